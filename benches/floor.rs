@@ -1,0 +1,289 @@
+//! The crate against its floor: ArcFace's loss and gradients, over the three bare products they cannot do without.
+//!
+//! ```sh
+//! cargo bench --bench floor                # every case but the largest
+//! cargo bench --bench floor -- A           # one case: A, B, C, D, E
+//! cargo bench --bench floor -- E:64        # with a scratch limit of 64 MiB
+//! cargo bench --bench floor -- losses      # every loss against NormFace, case B
+//! ```
+//!
+//! Both sides run in turn in one process on the same arrays, and medians are compared, so that what the machine does
+//! beside this falls on both. The products are faer's, whole, on all threads: the fastest that were found.
+
+use std::time::Instant;
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use margin_losses::ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use margin_losses::{
+    ASoftmax, AmSoftmax, ArcFace, CombinedMargin, CosFace, Error, Evaluation, MarginLoss,
+    ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, init,
+};
+
+struct Case {
+    name: &'static str,
+    rows: usize,
+    classes: usize,
+    dim: usize,
+    repetitions: usize,
+}
+
+const CASES: [Case; 5] = [
+    Case {
+        name: "A",
+        rows: 256,
+        classes: 100_000,
+        dim: 512,
+        repetitions: 15,
+    },
+    Case {
+        name: "B",
+        rows: 256,
+        classes: 10_000,
+        dim: 512,
+        repetitions: 61,
+    },
+    Case {
+        name: "C",
+        rows: 64,
+        classes: 100_000,
+        dim: 128,
+        repetitions: 61,
+    },
+    Case {
+        name: "D",
+        rows: 128,
+        classes: 1_000,
+        dim: 128,
+        repetitions: 501,
+    },
+    Case {
+        name: "E",
+        rows: 256,
+        classes: 1_000_000,
+        dim: 128,
+        repetitions: 7,
+    },
+];
+
+struct Arrays {
+    features: Array2<f32>,
+    weights: Array2<f32>,
+    labels: Vec<usize>,
+}
+
+impl Case {
+    fn arrays(&self) -> Result<Arrays, Error> {
+        Ok(Arrays {
+            features: init::normal(self.rows, self.dim, 1.0, 1)?,
+            weights: init::class_weights(self.classes, self.dim, 2),
+            labels: (0..self.rows)
+                .map(|row| row * 7_919 % self.classes)
+                .collect(),
+        })
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
+    if wanted.is_empty() {
+        for case in &CASES[..4] {
+            measure(case, None)?;
+        }
+    }
+    for word in wanted {
+        if word == "losses" {
+            every_loss(&CASES[1])?;
+            continue;
+        }
+        let (name, limit) = match word.split_once(':') {
+            Some((name, limit)) => (name, limit.parse().ok()),
+            None => (word.as_str(), None),
+        };
+        match CASES.iter().find(|case| case.name == name) {
+            Some(case) => measure(case, limit)?,
+            None => println!("no case {name}: A, B, C, D, E, each with :MiB if wanted, or losses"),
+        }
+    }
+    Ok(())
+}
+
+fn view(array: ArrayView2<'_, f32>) -> MatRef<'_, f32> {
+    let (rows, columns) = array.dim();
+    MatRef::from_row_major_slice(array.to_slice().expect("row-major"), rows, columns)
+}
+
+fn view_mut(array: ArrayViewMut2<'_, f32>) -> MatMut<'_, f32> {
+    let (rows, columns) = array.dim();
+    MatMut::from_row_major_slice_mut(array.into_slice().expect("row-major"), rows, columns)
+}
+
+/// Seconds that each of `tasks` takes: medians over repetitions in turn.
+fn medians<const N: usize>(repetitions: usize, mut tasks: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let mut times = [const { Vec::new() }; N];
+    for repetition in 0..=repetitions {
+        for (task, times) in tasks.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            task();
+            // The first round warms caches and buffers.
+            if repetition > 0 {
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
+}
+
+fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
+    let Arrays {
+        features,
+        weights,
+        labels,
+    } = case.arrays()?;
+    let (x, w) = (features.view(), weights.view());
+    let targets = Targets::new(&labels);
+    let loss = ArcFace::default();
+    let mut evaluation = Evaluation::new();
+    if let Some(mib) = limit_mib {
+        evaluation = Evaluation::with_scratch_limit(mib << 20);
+    }
+    let threads = rayon::current_num_threads();
+    let one = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("a pool of one thread");
+
+    let mut logits = Array2::<f32>::zeros((case.rows, case.classes));
+    let mut grad_features = Array2::<f32>::zeros((case.rows, case.dim));
+    let mut grad_weights = Array2::<f32>::zeros((case.classes, case.dim));
+    let par = Par::rayon(threads);
+    // The loss alone first, so that neither of its sides finds the other's arrays in the cache.
+    let [one_product, forward] = medians(
+        case.repetitions,
+        [
+            &mut || {
+                matmul(
+                    view_mut(logits.view_mut()),
+                    Accum::Replace,
+                    view(x),
+                    view(w).transpose(),
+                    1.0,
+                    par,
+                );
+            },
+            &mut || {
+                MarginLoss::<f32>::forward(&loss, x, w, &targets).expect("valid arguments");
+            },
+        ],
+    );
+    let mut three = || {
+        let (z, gx, gw) = (&mut logits, &mut grad_features, &mut grad_weights);
+        matmul(
+            view_mut(z.view_mut()),
+            Accum::Replace,
+            view(x),
+            view(w).transpose(),
+            1.0,
+            par,
+        );
+        matmul(
+            view_mut(gx.view_mut()),
+            Accum::Replace,
+            view(z.view()),
+            view(w),
+            1.0,
+            par,
+        );
+        matmul(
+            view_mut(gw.view_mut()),
+            Accum::Replace,
+            view(z.view()).transpose(),
+            view(x),
+            1.0,
+            par,
+        );
+    };
+    let ours = |evaluation: &mut Evaluation<f32>| {
+        loss.evaluate_into(x, w, &targets, evaluation)
+            .expect("valid arguments");
+    };
+    let [products, full] = medians(
+        case.repetitions,
+        [&mut three, &mut || ours(&mut evaluation)],
+    );
+    let mut again = || ours(&mut evaluation);
+    let mut times = Vec::new();
+    for _ in 0..2 {
+        times.push(medians(case.repetitions / 2 + 1, [&mut again])[0]);
+        times.push(one.install(|| medians(case.repetitions / 2 + 1, [&mut again])[0]));
+    }
+    let speedup = (times[1] + times[3]) / (times[0] + times[2]);
+    println!(
+        "case={} n={} classes={} dim={} ratio={:.2} forward_ratio={:.2} scratch_mib={} threads={threads} \
+         seconds={full:.4} products_seconds={products:.4} speedup_over_one_thread={speedup:.2}",
+        case.name,
+        case.rows,
+        case.classes,
+        case.dim,
+        full / products,
+        forward / one_product,
+        evaluation.scratch_bytes() >> 20,
+    );
+    Ok(())
+}
+
+fn every_loss(case: &Case) -> Result<(), Error> {
+    let Arrays {
+        features,
+        weights,
+        labels,
+    } = case.arrays()?;
+    let targets = Targets::new(&labels);
+    let losses: [(&str, Box<dyn MarginLoss<f32>>); 9] = [
+        ("SoftmaxLoss", Box::new(SoftmaxLoss::new())),
+        (
+            "SoftmaxLoss+bias",
+            Box::new(SoftmaxLoss::with_bias(vec![0.0; case.classes])?),
+        ),
+        ("ModifiedSoftmax", Box::new(ModifiedSoftmax::new())),
+        ("ASoftmax", Box::new(ASoftmax::new(4)?.with_lambda(5.0)?)),
+        ("NormFace(learned)", Box::new(NormFace::learned(64.0)?)),
+        ("AmSoftmax", Box::new(AmSoftmax::default())),
+        ("CosFace", Box::new(CosFace::default())),
+        ("ArcFace", Box::new(ArcFace::default())),
+        (
+            "CombinedMargin",
+            Box::new(CombinedMargin::new(64.0, 1.0, 0.3, 0.2)?),
+        ),
+    ];
+    let norm_face = NormFace::new(64.0)?;
+    let (mut first, mut second) = (Evaluation::new(), Evaluation::new());
+    for (name, loss) in &losses {
+        let [base, this] = medians(
+            case.repetitions,
+            [
+                &mut || {
+                    norm_face
+                        .evaluate_into(features.view(), weights.view(), &targets, &mut first)
+                        .expect("valid arguments");
+                },
+                &mut || {
+                    loss.evaluate_into(features.view(), weights.view(), &targets, &mut second)
+                        .expect("valid arguments");
+                },
+            ],
+        );
+        println!(
+            "case={} loss={name} ratio_to_normface={:.3}",
+            case.name,
+            this / base
+        );
+    }
+    Ok(())
+}

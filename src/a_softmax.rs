@@ -1,0 +1,172 @@
+//! A-Softmax, the angular softmax of SphereFace.
+
+use core::f64::consts::PI;
+
+use crate::error::{Error, parameter};
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::margin::{Angle, Margin, TargetLogit};
+
+/// A-Softmax: the target's angle counts m times.
+///
+/// Its boundary between two classes is `mθ₁ = θ₂`, a margin that grows with the angle between the classes. It converges
+/// only if it is blended with the plain cosine at first: see [`with_lambda`](Self::with_lambda) and
+/// [`LambdaAnnealing`](crate::schedule::LambdaAnnealing).
+///
+/// ```text
+/// z_y = ‖x‖ (λ cosθ_y + ψ(θ_y))/(1 + λ)        z_j = ‖x‖ cosθ_j for j ≠ y
+/// ψ(θ) = (−1)^k cos(mθ) − 2k                   for θ ∈ [kπ/m, (k + 1)π/m], k = 0 … m − 1
+/// ```
+///
+/// # Shapes
+///
+/// Features N×d and class weights C×d, none of them zero.
+///
+/// # Gradients
+///
+/// The loss is of degree 1 in ‖x‖, so `∂xᵢ` has a radial part: `xᵢ·∂xᵢ = Σ_j G_ij z_ij`. `∂W` is projected back through the
+/// normalisation of W. These are the gradients of the loss above: the reference implementation divides its coefficients by
+/// their norm, which is another direction.
+///
+/// # Numerical notes
+///
+/// ψ is C¹ and strictly decreasing from 1 to 1 − 2m over all of [0, π], and its slope is finite everywhere.
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss); zero features and zero class weights are refused.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::schedule::LambdaAnnealing;
+/// use margin_losses::{ASoftmax, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0]];
+/// let weights = array![[1.0, 0.0], [0.0, 1.0]];
+/// let annealing = LambdaAnnealing::sphere_face();
+/// for iteration in 1..=3 {
+///     let loss = ASoftmax::new(4)?.with_lambda(annealing.at(iteration))?;
+///     let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[1]))?;
+///     assert!(out.loss() > 0.0);
+/// }
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Liu et al., *SphereFace*, equations 6 and 7 ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)); the blend with λ is
+/// that of *Large-Margin Softmax*, section 5.1 ([arXiv:1612.02295](https://arxiv.org/abs/1612.02295)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ASoftmax {
+    m: u32,
+    lambda: f64,
+}
+
+impl ASoftmax {
+    /// The margin m ≥ 1, with λ = 0: the bare loss. The paper uses m = 4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless 1 ≤ m ≤ 1000.
+    pub fn new(m: u32) -> Result<Self, Error> {
+        let holds = (1..=1000).contains(&m);
+        parameter("m", f64::from(m), holds, "lie in 1..=1000")?;
+        Ok(Self { m, lambda: 0.0 })
+    }
+
+    /// The share of the plain cosine in the target's logit, λ ≥ 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] if λ is negative or not finite.
+    pub fn with_lambda(self, lambda: f64) -> Result<Self, Error> {
+        let holds = lambda >= 0.0 && lambda.is_finite();
+        let lambda = parameter("lambda", lambda, holds, "be non-negative and finite")?;
+        Ok(Self { lambda, ..self })
+    }
+
+    /// m.
+    #[must_use]
+    pub fn m(&self) -> u32 {
+        self.m
+    }
+
+    /// λ.
+    #[must_use]
+    pub fn lambda(&self) -> f64 {
+        self.lambda
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::UnitWeights,
+            margin: Some(self),
+            learns_scale: false,
+        }
+    }
+}
+
+impl Margin for ASoftmax {
+    fn target_logit(&self, angle: Angle) -> TargetLogit {
+        let m = f64::from(self.m);
+        let multiple = m * angle.radians();
+        // θ = π belongs to the last piece, which it ends.
+        let k = (multiple / PI).floor().min(m - 1.0);
+        let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
+        let (sin, cos) = multiple.sin_cos();
+        let psi = TargetLogit::from_angle_slope(sign * cos - 2.0 * k, -sign * m * sin);
+        let cosine = TargetLogit::from_cosine_slope(angle.cos(), 1.0, angle);
+        cosine.blend(self.lambda / (1.0 + self.lambda), psi)
+    }
+}
+
+softmax_family!(ASoftmax);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn psi_on_the_grid_of_half_steps() {
+        for m in 1..=10 {
+            let loss = ASoftmax::new(m).unwrap();
+            for j in 0..=2 * m {
+                let angle = Angle::from_radians(f64::from(j) * PI / f64::from(2 * m));
+                let psi = loss.target_logit(angle).value();
+                let exact = 1.0 - f64::from(j);
+                assert!(
+                    (psi - exact).abs() < 1e-14 * f64::from(m),
+                    "m = {m}, j = {j}: {psi}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn psi_is_smooth_across_its_pieces() {
+        for m in 1..=10 {
+            let loss = ASoftmax::new(m).unwrap();
+            for k in 1..m {
+                let joint = f64::from(k) * PI / f64::from(m);
+                let below =
+                    loss.target_logit(Angle::from_radians(joint * (1.0 - 4.0 * f64::EPSILON)));
+                let above =
+                    loss.target_logit(Angle::from_radians(joint * (1.0 + 4.0 * f64::EPSILON)));
+                assert!((below.value() - above.value()).abs() < 1e-13);
+                assert!((below.angle_slope() - above.angle_slope()).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn slope_in_the_cosine_at_the_poles_is_m_squared() {
+        // dψ/dcosθ → m² at both ends.
+        let loss = ASoftmax::new(4).unwrap();
+        for theta in [1e-4, PI - 1e-4] {
+            let angle = Angle::from_radians(theta);
+            let slope = -loss.target_logit(angle).angle_slope() / angle.sin();
+            assert!((slope - 16.0).abs() < 1e-5, "{slope}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The combined margin of the ArcFace paper.
+
+use crate::error::{self, Error, parameter};
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::margin::{Angle, Margin, TargetLogit};
+
+/// The three margins at once: multiplied and added to the angle, subtracted from the cosine.
+///
+/// `(1, 0, m₃)` is [`CosFace`](crate::CosFace), `(1, m₂, 0)` is [`ArcFace`](crate::ArcFace), and all three are honoured
+/// whatever the others are. The paper's best are `(1, 0.3, 0.2)` and `(0.9, 0.4, 0.15)`.
+///
+/// ```text
+/// z_y = s (cos(m₁θ_y + m₂) − m₃)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+///
+/// # Shapes
+///
+/// Features N×d and class weights C×d, none of them zero.
+///
+/// # Gradients
+///
+/// As for [`ArcFace`](crate::ArcFace), with `A_iy = s G_iy m₁ sin(m₁θ + m₂)/sinθ`.
+///
+/// # Numerical notes
+///
+/// The formula is taken as it stands past m₁θ + m₂ = π, where it rises again.
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss); zero features and zero class weights are refused.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{CombinedMargin, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0], [2.0, -0.5]];
+/// let weights = array![[0.0, 1.0], [1.0, 0.0]];
+/// let loss = CombinedMargin::new(64.0, 1.0, 0.3, 0.2)?;
+/// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+/// assert!(out.loss() > 0.0);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Deng et al., *ArcFace*, equation 4 ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CombinedMargin {
+    scale: f64,
+    m1: f64,
+    m2: f64,
+    m3: f64,
+}
+
+impl CombinedMargin {
+    /// The scale s, the factor m₁ and the summand m₂ of the angle (in radians), and m₃ in units of the cosine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ (0, 10⁶], m₁ ∈ (0, 1000], m₂ ∈ [0, π) and m₃ ∈ [0, 2].
+    pub fn new(scale: f64, m1: f64, m2: f64, m3: f64) -> Result<Self, Error> {
+        Ok(Self {
+            scale: error::scale(scale)?,
+            m1: parameter("m1", m1, m1 > 0.0 && m1 <= 1000.0, "lie in (0, 1000]")?,
+            m2: error::angular_margin("m2", m2)?,
+            m3: error::cosine_margin("m3", m3)?,
+        })
+    }
+
+    /// s.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// (m₁, m₂, m₃).
+    #[must_use]
+    pub fn margins(&self) -> (f64, f64, f64) {
+        (self.m1, self.m2, self.m3)
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::Cosine { scale: self.scale },
+            margin: Some(self),
+            learns_scale: false,
+        }
+    }
+}
+
+impl Margin for CombinedMargin {
+    fn target_logit(&self, angle: Angle) -> TargetLogit {
+        let (sin, cos) = (self.m1 * angle.radians() + self.m2).sin_cos();
+        TargetLogit::from_angle_slope(cos - self.m3, -self.m1 * sin)
+    }
+}
+
+softmax_family!(CombinedMargin);

@@ -1,0 +1,110 @@
+//! CosFace: the large-margin cosine loss.
+
+use crate::error::{self, Error};
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::margin::{Angle, Margin, TargetLogit};
+
+/// CosFace, the large-margin cosine loss: the target's cosine must win by m.
+///
+/// The formula of [`AmSoftmax`](crate::AmSoftmax) with the scale of large face sets. Its gradient is as smooth as that of
+/// [`NormFace`](crate::NormFace), so it is the margin to begin with. The paper's bounds on both parameters are
+/// [`guide::suggested_scale`](crate::guide::suggested_scale) and
+/// [`guide::largest_cosine_margin`](crate::guide::largest_cosine_margin).
+///
+/// ```text
+/// z_y = s (cosθ_y − m)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+///
+/// # Shapes
+///
+/// Features N×d and class weights C×d, none of them zero.
+///
+/// # Gradients
+///
+/// With `A_ij = s G_ij`: `∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖` and `∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖`, so both are
+/// orthogonal to what they are the gradient of.
+///
+/// # Numerical notes
+///
+/// The logit is linear in the cosine, so there is no singular point: a feature that meets its class weight has gradient 0
+/// towards it.
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss); zero features and zero class weights are refused.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{CosFace, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0], [2.0, -0.5]];
+/// let weights = array![[0.0, 1.0], [1.0, 0.0]];
+/// let loss = CosFace::new(10.0, 0.2)?;
+/// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+/// assert_eq!(out.forward.accuracy(), Some(1.0));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Wang et al., *CosFace*, equation 4; the bound on s is equation 6 and that on m equation 7
+/// ([arXiv:1801.09414](https://arxiv.org/abs/1801.09414)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosFace {
+    scale: f64,
+    margin: f64,
+}
+
+impl CosFace {
+    /// The scale s, the norm that features are given, and the margin m, in units of the cosine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ (0, 10⁶] and m ∈ [0, 2].
+    pub fn new(scale: f64, margin: f64) -> Result<Self, Error> {
+        Ok(Self {
+            scale: error::scale(scale)?,
+            margin: error::cosine_margin("margin", margin)?,
+        })
+    }
+
+    /// s.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// m.
+    #[must_use]
+    pub fn margin(&self) -> f64 {
+        self.margin
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::Cosine { scale: self.scale },
+            margin: Some(self),
+            learns_scale: false,
+        }
+    }
+}
+
+/// s = 64, m = 0.35, the paper's.
+impl Default for CosFace {
+    fn default() -> Self {
+        Self {
+            scale: 64.0,
+            margin: 0.35,
+        }
+    }
+}
+
+impl Margin for CosFace {
+    fn target_logit(&self, angle: Angle) -> TargetLogit {
+        TargetLogit::from_cosine_slope(angle.cos() - self.margin, 1.0, angle)
+    }
+}
+
+softmax_family!(CosFace);

@@ -1,0 +1,242 @@
+//! Every way in which an argument can be refused.
+
+use core::fmt;
+
+/// An argument of a call, as error messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Argument {
+    /// The N×d batch of features.
+    Features,
+    /// The C×d class weights (prototypes).
+    ClassWeights,
+    /// The C×d class centers.
+    Centers,
+    /// The N labels.
+    Labels,
+    /// The N row weights.
+    RowWeights,
+    /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss).
+    Bias,
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Features => "features",
+            Self::ClassWeights => "class weights",
+            Self::Centers => "centers",
+            Self::Labels => "labels",
+            Self::RowWeights => "row weights",
+            Self::Bias => "bias",
+        })
+    }
+}
+
+/// Why a call was refused.
+///
+/// Every error is found before anything is written: outputs that a caller passed in keep their bits.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument has the wrong number of rows (or entries).
+    RowCount {
+        /// The argument.
+        argument: Argument,
+        /// How many rows the other arguments ask for.
+        expected: usize,
+        /// How many it has.
+        found: usize,
+    },
+    /// An argument has the wrong number of columns, the dimension d.
+    Dimension {
+        /// The argument.
+        argument: Argument,
+        /// How many columns the features have.
+        expected: usize,
+        /// How many it has.
+        found: usize,
+    },
+    /// The batch has no rows, and the mean of nothing is undefined.
+    EmptyBatch,
+    /// The class weights (or centers) have no rows.
+    NoClasses,
+    /// The features have no columns.
+    NoDimensions,
+    /// A label is not below the number of classes.
+    LabelOutOfRange {
+        /// The row of the batch.
+        row: usize,
+        /// Its label.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// An argument holds a NaN or an infinity.
+    NonFinite {
+        /// The argument.
+        argument: Argument,
+        /// The first row with such an entry.
+        row: usize,
+    },
+    /// A row that has to be normalised is zero.
+    ZeroNorm {
+        /// The argument.
+        argument: Argument,
+        /// The first such row.
+        row: usize,
+    },
+    /// A row that has to be normalised is so short that its gradient, which grows as 1/norm, leaves the range of the
+    /// element type: below 2⁻¹²⁰ in `f32`, below 2⁻¹⁰⁰⁰ in `f64`.
+    NormTooSmall {
+        /// The argument.
+        argument: Argument,
+        /// The first such row.
+        row: usize,
+    },
+    /// A row weight is negative, and the reduction is a mean or a sum.
+    NegativeWeight {
+        /// The row of the batch.
+        row: usize,
+    },
+    /// A quantity of this row is larger than the largest number of the element type.
+    Overflow {
+        /// What overflows: `"logit"`, `"loss"`, `"gradient"`.
+        quantity: &'static str,
+        /// The argument whose row leads there.
+        argument: Argument,
+        /// The row.
+        row: usize,
+    },
+    /// A margin returned a logit or a slope that is not finite.
+    MarginNotFinite {
+        /// The row of the batch.
+        row: usize,
+        /// The angle, in radians, that the margin was asked about.
+        angle: f64,
+    },
+    /// A hyper-parameter is outside its range.
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range, in words that follow "must".
+        rule: &'static str,
+    },
+    /// The loss has another number of learnables than were given.
+    LearnableCount {
+        /// How many it has.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
+    /// The scratch limit is below what the smallest plan for these shapes needs.
+    ScratchLimit {
+        /// The limit, in bytes.
+        limit: usize,
+        /// The least that would do, in bytes.
+        needed: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::RowCount {
+                argument,
+                expected,
+                found,
+            } => write!(f, "{argument}: {expected} rows expected, {found} found"),
+            Self::Dimension {
+                argument,
+                expected,
+                found,
+            } => write!(
+                f,
+                "{argument}: {expected} columns expected, as in the features, {found} found"
+            ),
+            Self::EmptyBatch => f.write_str("the batch is empty, and its mean is undefined"),
+            Self::NoClasses => f.write_str("there are no classes"),
+            Self::NoDimensions => f.write_str("features have no dimensions"),
+            Self::LabelOutOfRange {
+                row,
+                label,
+                classes,
+            } => write!(
+                f,
+                "labels row {row} is {label}, but there are {classes} classes"
+            ),
+            Self::NonFinite { argument, row } => {
+                write!(f, "{argument} row {row} holds a NaN or an infinity")
+            }
+            Self::ZeroNorm { argument, row } => write!(f, "{argument} row {row} has zero norm"),
+            Self::NormTooSmall { argument, row } => {
+                write!(f, "{argument} row {row} has a norm too small to divide by")
+            }
+            Self::NegativeWeight { row } => write!(f, "row weights row {row} is negative"),
+            Self::Overflow {
+                quantity,
+                argument,
+                row,
+            } => write!(
+                f,
+                "{argument} row {row} makes a {quantity} larger than the element type can hold"
+            ),
+            Self::MarginNotFinite { row, angle } => write!(
+                f,
+                "the margin is not finite at the target angle {angle} of row {row}"
+            ),
+            Self::Parameter { name, value, rule } => {
+                write!(f, "{name} is {value}, but must {rule}")
+            }
+            Self::LearnableCount { expected, found } => {
+                write!(f, "{expected} learnables expected, {found} found")
+            }
+            Self::ScratchLimit { limit, needed } => write!(
+                f,
+                "a scratch limit of {limit} bytes is below the {needed} bytes that these shapes need"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A hyper-parameter that must lie in a range: the value, or the error that names it.
+pub(crate) fn parameter(
+    name: &'static str,
+    value: f64,
+    holds: bool,
+    rule: &'static str,
+) -> Result<f64, Error> {
+    if holds {
+        Ok(value)
+    } else {
+        Err(Error::Parameter { name, value, rule })
+    }
+}
+
+/// A scale (inverse temperature) of the logits.
+pub(crate) fn scale(value: f64) -> Result<f64, Error> {
+    parameter(
+        "scale",
+        value,
+        value > 0.0 && value <= MAX_SCALE,
+        "lie in (0, 1e6]",
+    )
+}
+
+/// Beyond this, logits in `f32` would carry absolute errors of tenths: no use is known.
+const MAX_SCALE: f64 = 1e6;
+
+/// A margin that is added to an angle.
+pub(crate) fn angular_margin(name: &'static str, value: f64) -> Result<f64, Error> {
+    let holds = (0.0..core::f64::consts::PI).contains(&value);
+    parameter(name, value, holds, "lie in [0, pi)")
+}
+
+/// A margin that is subtracted from a cosine.
+pub(crate) fn cosine_margin(name: &'static str, value: f64) -> Result<f64, Error> {
+    parameter(name, value, (0.0..=2.0).contains(&value), "lie in [0, 2]")
+}

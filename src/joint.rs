@@ -1,0 +1,170 @@
+//! Joint supervision: a loss that classifies, plus λ times the center loss.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::center::CenterTerm;
+use crate::error::{Argument, Error, parameter};
+use crate::float::Float;
+use crate::linear_cross_entropy::shaped;
+use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
+
+/// Any loss of this crate plus λ times [`CenterLoss`](crate::CenterLoss), as the center-loss paper trains.
+///
+/// ```text
+/// L = L_classifier + λ L_center
+/// ```
+///
+/// The centers are the caller's, like the class weights, and are borrowed: make a `JointLoss` for each step, evaluate, then
+/// move the centers by [`CenterLoss::update_centers`](crate::CenterLoss::update_centers). The classifier may be a loss, a
+/// `&mut` to one, or a box. Both terms have the same reduction and the same row weights.
+///
+/// # Shapes
+///
+/// Features N×d, class weights C×d, centers C×d.
+///
+/// # Gradients
+///
+/// `∂X` is that of the sum; `∂W` and the learnables' are the classifier's;
+/// [`grad_centers`](crate::Evaluation::grad_centers) is `∂L/∂c = λ Σ rᵢ/N·(c_j − xᵢ)`, for those who train the centers by
+/// gradient descent instead.
+///
+/// # Errors
+///
+/// Those of the classifier and of the center loss.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{CenterLoss, JointLoss, MarginLoss, SoftmaxLoss, Targets};
+/// use margin_losses::ndarray::{Array2, array};
+///
+/// let features = array![[1.0, 2.0], [2.0, -0.5]];
+/// let weights = array![[0.0, 1.0], [1.0, 0.0]];
+/// let mut centers = Array2::zeros((2, 2));
+/// let labels = [0, 1];
+///
+/// let loss = JointLoss::new(SoftmaxLoss::new(), centers.view(), 0.003)?;
+/// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&labels))?;
+/// assert_eq!(out.grad_centers.dim(), (2, 2));
+/// CenterLoss::update_centers(centers.view_mut(), features.view(), &labels, 0.5)?;
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Wen et al., *A Discriminative Feature Learning Approach for Deep Face Recognition*, ECCV 2016, equation 5, with λ = 0.003
+/// and α = 0.5.
+#[derive(Clone, Debug)]
+pub struct JointLoss<'c, A, L> {
+    classifier: L,
+    centers: ArrayView2<'c, A>,
+    lambda: f64,
+}
+
+impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
+    /// The loss that classifies, the centers, and λ ≥ 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] if λ is negative or not finite.
+    pub fn new(classifier: L, centers: ArrayView2<'c, A>, lambda: f64) -> Result<Self, Error> {
+        let holds = lambda >= 0.0 && lambda.is_finite();
+        let lambda = parameter("lambda", lambda, holds, "be non-negative and finite")?;
+        Ok(Self {
+            classifier,
+            centers,
+            lambda,
+        })
+    }
+
+    /// The loss that classifies.
+    #[must_use]
+    pub fn classifier(&self) -> &L {
+        &self.classifier
+    }
+
+    /// λ.
+    #[must_use]
+    pub fn lambda(&self) -> f64 {
+        self.lambda
+    }
+
+    /// λ times the center loss, once the number of centers is known to be the number of classes.
+    fn center_term(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+    ) -> Result<CenterTerm<A>, Error> {
+        if self.centers.nrows() != weights.nrows() {
+            return Err(Error::RowCount {
+                argument: Argument::Centers,
+                expected: weights.nrows(),
+                found: self.centers.nrows(),
+            });
+        }
+        CenterTerm::new(
+            features,
+            self.centers,
+            Argument::Centers,
+            targets,
+            self.lambda,
+        )
+    }
+}
+
+fn add<A: Float>(forward: &mut Forward<A>, term: &Forward<A>) {
+    forward.loss += term.loss;
+    forward.row_losses += &term.row_losses;
+}
+
+impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
+    fn forward(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+    ) -> Result<Forward<A>, Error> {
+        let mut forward = self.classifier.forward(features, weights, targets)?;
+        add(
+            &mut forward,
+            &self.center_term(features, weights, targets)?.forward,
+        );
+        Ok(forward)
+    }
+
+    fn evaluate_into(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+        evaluation: &mut Evaluation<A>,
+    ) -> Result<(), Error> {
+        // First what can only be refused, then what writes.
+        let term = self.center_term(features, weights, targets)?;
+        let mut grad_centers = core::mem::take(&mut evaluation.grad_centers);
+        if let Err(error) = self
+            .classifier
+            .evaluate_into(features, weights, targets, evaluation)
+        {
+            evaluation.grad_centers = grad_centers;
+            return Err(error);
+        }
+        add(&mut evaluation.forward, &term.forward);
+        for (entry, &pull) in evaluation.grad_features.iter_mut().zip(&term.grad_features) {
+            *entry += pull;
+        }
+        let out: &mut Array2<A> = shaped(&mut grad_centers, self.centers.dim());
+        term.write_center_gradient(out.view_mut());
+        evaluation.grad_centers = grad_centers;
+        Ok(())
+    }
+
+    fn learnables(&self) -> &[f64] {
+        self.classifier.learnables()
+    }
+
+    fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.classifier.set_learnables(values)
+    }
+}

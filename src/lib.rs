@@ -1,0 +1,98 @@
+//! Margin-based losses for training embeddings: softmax, center loss, A-Softmax (`SphereFace`), `NormFace`, AM-Softmax,
+//! `CosFace` and `ArcFace`, with their analytic gradients, over [`ndarray`] batches.
+//!
+//! You have a network that turns a batch into features X (N×d), a matrix of class weights W (C×d) and labels. A loss of this
+//! crate gives `L`, `∂L/∂X` to send back into the network, and `∂L/∂W` to train the classes. Network, optimiser and data
+//! are yours, and so is W: the crate keeps no training state.
+//!
+//! ```
+//! use margin_losses::{ArcFace, MarginLoss, Targets};
+//! use margin_losses::ndarray::array;
+//!
+//! let features = array![[0.9, 0.1, 0.2], [-0.3, 1.1, 0.4]];
+//! let mut weights = array![[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+//!
+//! let loss = ArcFace::new(16.0, 0.5)?;
+//! let before = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+//! weights.scaled_add(-0.1, &before.grad_weights);
+//! let after = loss.forward(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+//! assert!(after.loss < before.loss());
+//! # Ok::<(), margin_losses::Error>(())
+//! ```
+//!
+//! # The losses
+//!
+//! With θ_j the angle between x and w_j, y the label, and `ℓ = ln Σ_j exp z_j − z_y` throughout:
+//!
+//! | loss | z_y | z_j, j ≠ y |
+//! |---|---|---|
+//! | [`SoftmaxLoss`] | w_y·x + b_y | w_j·x + b_j |
+//! | [`ModifiedSoftmax`] | ‖x‖ cosθ_y | ‖x‖ cosθ_j |
+//! | [`ASoftmax`] | ‖x‖ (λ cosθ_y + ψ(θ_y))/(1 + λ) | ‖x‖ cosθ_j |
+//! | [`NormFace`] | s cosθ_y | s cosθ_j |
+//! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
+//! | [`ArcFace`] | s cos(θ_y + m) | s cosθ_j |
+//! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
+//! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
+//!
+//! [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above.
+//!
+//! # Conventions
+//!
+//! Rows are samples: features are `(batch, dim)`, class weights `(classes, dim)`. Angles are in radians, logarithms natural,
+//! the reduction is the mean unless [`Targets`] says otherwise. Every method that can refuse its arguments returns an
+//! [`Error`] that names what is wrong and where, and has then written nothing.
+//!
+//! # Features of the crate
+//!
+//! | feature | default | what it is for |
+//! |---|---|---|
+//! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
+//! | `rand` | yes | [`init`]: seeded class weights and centers |
+//!
+#![forbid(unsafe_code)]
+
+mod a_softmax;
+mod am_softmax;
+mod arc_face;
+mod center;
+mod check;
+mod combined;
+mod cos_face;
+mod error;
+mod float;
+pub mod guide;
+#[cfg(feature = "rand")]
+pub mod init;
+mod joint;
+mod linear_cross_entropy;
+mod loss;
+mod margin;
+mod margin_softmax;
+mod modified_softmax;
+mod norm_face;
+mod parallel;
+pub mod schedule;
+mod softmax;
+
+pub use ndarray;
+
+pub use a_softmax::ASoftmax;
+pub use am_softmax::AmSoftmax;
+pub use arc_face::{ArcFace, PastPi};
+pub use center::CenterLoss;
+pub use combined::CombinedMargin;
+pub use cos_face::CosFace;
+pub use error::{Argument, Error};
+pub use float::Float;
+pub use joint::JointLoss;
+pub use loss::{Evaluation, Forward, MarginLoss, Reduction, Targets};
+pub use margin::{Angle, Margin, TargetLogit};
+pub use margin_softmax::MarginSoftmax;
+pub use modified_softmax::ModifiedSoftmax;
+pub use norm_face::NormFace;
+pub use softmax::SoftmaxLoss;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

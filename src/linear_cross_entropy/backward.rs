@@ -1,0 +1,304 @@
+//! The backward pass to the class weights: one block at a time, complete when it leaves.
+
+use core::ops::Range;
+
+use faer::{MatMut, MatRef};
+use ndarray::ArrayViewMut2;
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::float::Float;
+use crate::parallel;
+
+use super::combine::Row;
+use super::forward::{Batch, Recompute};
+use super::rows::scale_by_power;
+use super::scratch::Pieces;
+
+/// What the backward pass reads beside the [`Batch`].
+#[derive(Debug)]
+pub(super) struct Coefficients<'a, A> {
+    pub(super) rows: &'a [Row],
+    /// rᵢ/N or rᵢ.
+    pub(super) by_row: &'a [f64],
+    /// exp(z − shift)/‖w‖ of all classes, if they were kept.
+    pub(super) kept: Option<Kept<'a, A>>,
+    /// ∂z_y/∂w_y, N×d.
+    pub(super) target_directions: &'a [A],
+    /// Whether ∂W is projected back through the normalisation of W.
+    pub(super) normalised: bool,
+    /// Coefficients are multiplied by 2^this on their way through the product.
+    pub(super) boost: i32,
+}
+
+/// The exponentials of the forward pass, tile by tile and block by block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept<'a, A> {
+    pub(super) exponentials: &'a [A],
+    pub(super) block_shifts: &'a [A],
+}
+
+/// Working memory for one block at a time.
+#[derive(Debug)]
+pub(super) struct Workspace<'a, A> {
+    scaled: ScaledFeatures<'a, A>,
+    /// A tile of logits, if the exponentials were not kept.
+    tile: &'a mut [A],
+    /// The shifts of the tile at hand.
+    shifts: Vec<A>,
+    /// A block of weights, if it has to be copied.
+    weights: Vec<A>,
+}
+
+impl<'a, A: Float> Workspace<'a, A> {
+    pub(super) fn new(features: &'a mut [A], tile: &'a mut [A]) -> Self {
+        Self {
+            scaled: ScaledFeatures {
+                features,
+                factors: Vec::new(),
+                rows: 0..0,
+                shifts: Vec::new(),
+            },
+            tile,
+            shifts: Vec::new(),
+            weights: Vec::new(),
+        }
+    }
+}
+
+/// A tile of the scaled features, times what turns the exponentials of a row into coefficients of its gradient.
+#[derive(Debug)]
+struct ScaledFeatures<'a, A> {
+    features: &'a mut [A],
+    /// That factor without the boost.
+    factors: Vec<f64>,
+    /// The rows and the shifts that these are for: the next block most often has the same.
+    rows: Range<usize>,
+    shifts: Vec<A>,
+}
+
+impl<A: Float> ScaledFeatures<'_, A> {
+    fn make_for(
+        &mut self,
+        batch: &Batch<'_, A>,
+        coefficients: &Coefficients<'_, A>,
+        rows: &Range<usize>,
+        shifts: &[A],
+    ) {
+        if self.rows == *rows && self.shifts == shifts {
+            return;
+        }
+        self.rows = rows.clone();
+        self.shifts.clear();
+        self.shifts.extend_from_slice(shifts);
+        self.factors.clear();
+        let dim = batch.plan.dim;
+        let scaled = self.features.chunks_exact_mut(dim);
+        let features = batch.features[rows.start * dim..rows.end * dim].chunks_exact(dim);
+        for (((row, &shift), scaled), feature) in rows.clone().zip(shifts).zip(scaled).zip(features)
+        {
+            let share = coefficients.rows[row].share(shift.widen());
+            let factor = share * coefficients.by_row[row];
+            self.factors.push(factor);
+            let factor = scale_by_power(factor, coefficients.boost);
+            for (scaled, feature) in scaled.iter_mut().zip(feature) {
+                *scaled = A::narrow(factor * feature.widen());
+            }
+        }
+    }
+}
+
+/// ∂L/∂W of one block, to `out`; and ∂L/∂b, if there is room for it.
+pub(super) fn block<A: Float>(
+    batch: &Batch<'_, A>,
+    coefficients: &Coefficients<'_, A>,
+    workspace: &mut Workspace<'_, A>,
+    block: usize,
+    out: &mut [A],
+    grad_bias: &mut [A],
+) {
+    let plan = &batch.plan;
+    let (classes, dim) = (plan.block(block), plan.dim);
+    let width = classes.len();
+    let arch = Arch::new();
+    let Workspace {
+        scaled,
+        tile,
+        shifts,
+        weights,
+    } = workspace;
+    let weights = batch.weights.block(plan, block, weights);
+    let mut bias_sums = vec![0.0_f64; grad_bias.len()];
+
+    for rows in plan.tiles() {
+        let height = rows.len();
+        shifts.clear();
+        let exponentials = if let Some(kept) = coefficients.kept {
+            let start = rows.start * plan.blocks() + height * block;
+            shifts.extend_from_slice(&kept.block_shifts[start..start + height]);
+            let start = rows.start * plan.classes + height * classes.start;
+            &kept.exponentials[start..start + height * width]
+        } else {
+            let rows_shifts = coefficients.rows[rows.clone()].iter();
+            shifts.extend(rows_shifts.map(|row| A::narrow(row.shift)));
+            let tile = &mut tile[..height * width];
+            batch.logits(&rows, block, weights, tile);
+            arch.dispatch(Recompute {
+                tile: &mut *tile,
+                inverse_norms: &batch.weights.inverse_norms[classes.clone()],
+                shifts,
+            });
+            tile
+        };
+        scaled.make_for(batch, coefficients, &rows, shifts);
+        A::product(
+            MatMut::from_row_major_slice_mut(&mut *out, width, dim),
+            rows.start > 0,
+            MatRef::from_row_major_slice(exponentials, height, width).transpose(),
+            MatRef::from_row_major_slice(&scaled.features[..height * dim], height, dim),
+        );
+        if !bias_sums.is_empty() {
+            for (row, &factor) in exponentials.chunks_exact(width).zip(&scaled.factors) {
+                for (sum, &exponential) in bias_sums.iter_mut().zip(row) {
+                    *sum += factor * exponential.widen();
+                }
+            }
+        }
+    }
+
+    arch.dispatch(Finish {
+        out: &mut *out,
+        weights,
+        inverse_norms: coefficients
+            .normalised
+            .then(|| &batch.weights.inverse_norms[classes.clone()]),
+        dim,
+        power: -coefficients.boost,
+    });
+    if batch.weights.rescaled[block] {
+        let mut copy = Vec::new();
+        for (class, row) in classes.clone().zip(out.chunks_exact_mut(dim)) {
+            let power = -batch.weights.power(plan, class, &mut copy);
+            for entry in row {
+                *entry = A::narrow(scale_by_power(entry.widen(), power));
+            }
+        }
+    }
+
+    for &row in batch.rows_of(&classes) {
+        let column = batch.labels[row] - classes.start;
+        let miss = coefficients.by_row[row] * coefficients.rows[row].miss;
+        let direction = &coefficients.target_directions[row * dim..(row + 1) * dim];
+        for (entry, &u) in out[column * dim..(column + 1) * dim]
+            .iter_mut()
+            .zip(direction)
+        {
+            *entry = A::narrow(entry.widen() - miss * u.widen());
+        }
+        if let Some(sum) = bias_sums.get_mut(column) {
+            *sum -= miss;
+        }
+    }
+    for (entry, sum) in grad_bias.iter_mut().zip(bias_sums) {
+        *entry = A::narrow(sum);
+    }
+}
+
+/// Takes a block from the product to the gradient: (I − ŵŵᵀ), and the boost back.
+struct Finish<'a, A> {
+    out: &'a mut [A],
+    weights: &'a [A],
+    inverse_norms: Option<&'a [A]>,
+    dim: usize,
+    power: i32,
+}
+
+impl<A: Float> WithSimd for Finish<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let back = A::narrow(scale_by_power(1.0, self.power));
+        let Some(inverse_norms) = self.inverse_norms else {
+            for entry in self.out {
+                *entry *= back;
+            }
+            return;
+        };
+        for ((out, weight), &inverse) in self
+            .out
+            .chunks_exact_mut(self.dim)
+            .zip(self.weights.chunks_exact(self.dim))
+            .zip(inverse_norms)
+        {
+            let radial = dot_in_lanes(out, weight) * inverse * inverse;
+            for (entry, &w) in out.iter_mut().zip(weight) {
+                *entry = (*entry - radial * w) * back;
+            }
+        }
+    }
+}
+
+/// `a · b` in the element type, in lanes.
+#[inline(always)]
+fn dot_in_lanes<A: Float>(a: &[A], b: &[A]) -> A {
+    const LANES: usize = 32;
+    let mut lanes = [A::zero(); LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for k in 0..LANES {
+            lanes[k] = a[k].mul_add(b[k], lanes[k]);
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.mul_add(b, *lane);
+    }
+    lanes.iter().fold(A::zero(), |sum, &lane| sum + lane)
+}
+
+/// ∂L/∂W of all classes, to `out`, and ∂L/∂b if `grad_bias` is not empty.
+pub(super) fn all<A: Float>(
+    batch: &Batch<'_, A>,
+    coefficients: &Coefficients<'_, A>,
+    features: &mut [A],
+    tiles: &mut [A],
+    mut out: ArrayViewMut2<'_, A>,
+    grad_bias: &mut [A],
+) {
+    let plan = &batch.plan;
+    let mut features = Pieces::over(features);
+    let mut tiles = Pieces::over(tiles);
+    let mut out = Pieces::over(out.as_slice_mut().expect("outputs are row-major"));
+    let mut bias = Pieces::over(grad_bias);
+    let tasks = (0..plan.segments)
+        .map(|segment| {
+            let blocks = plan.segment(segment);
+            let classes = plan.classes_of(&blocks).len();
+            let workspace = Workspace::new(
+                features.take(plan.tile_rows * plan.dim),
+                tiles.take(if coefficients.kept.is_some() {
+                    0
+                } else {
+                    plan.tile_rows * plan.block_classes
+                }),
+            );
+            let grad_bias = bias.take(if batch.bias.is_some() { classes } else { 0 });
+            (blocks, workspace, out.take(classes * plan.dim), grad_bias)
+        })
+        .collect();
+    parallel::for_each(tasks, |(blocks, mut workspace, out, grad_bias)| {
+        let mut out = Pieces::over(out);
+        let mut grad_bias = Pieces::over(grad_bias);
+        for index in blocks {
+            let classes = plan.block(index).len();
+            block(
+                batch,
+                coefficients,
+                &mut workspace,
+                index,
+                out.take(classes * plan.dim),
+                grad_bias.take(if batch.bias.is_some() { classes } else { 0 }),
+            );
+        }
+    });
+}

@@ -1,0 +1,254 @@
+//! The partition of the work: rows into tiles, classes into blocks, blocks into segments; and the memory it takes.
+//!
+//! The partition is a function of the shapes and of the scratch limit alone, never of the number of threads: every sum
+//! has one order, and every number one set of bits.
+
+use core::ops::Range;
+
+use ndarray::{ArrayView2, Axis, Slice};
+
+use crate::error::Error;
+use crate::float::Float;
+
+use super::rows::{Norm, contiguous, scale_by_power};
+
+/// Rows of one tile, at most.
+const TILE_ROWS: usize = 256;
+/// Logits of one tile, about: small enough for a core's second-level cache beside the weights of the block.
+const TILE_ENTRIES: usize = 1 << 16;
+/// Classes of one block, at least and at most.
+const BLOCK_CLASSES: Range<usize> = 64..1024;
+/// Pieces of work, about: enough to keep many threads busy to the end, few enough to sum their results in no time.
+const TASKS: usize = 24;
+
+/// How an evaluation is cut up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) rows: usize,
+    pub(super) classes: usize,
+    pub(super) dim: usize,
+    /// Rows of every tile but the last.
+    pub(super) tile_rows: usize,
+    /// Classes of every block but the last.
+    pub(super) block_classes: usize,
+    /// Segments that the blocks are dealt into.
+    pub(super) segments: usize,
+    /// Whether there is a backward pass.
+    pub(super) gradients: bool,
+    /// Whether the forward pass keeps its exponentials for the backward pass, or has them computed again.
+    pub(super) keeps: bool,
+}
+
+/// One segment of blocks for one tile of rows: the unit of work of the forward pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) rows: Range<usize>,
+    pub(super) blocks: Range<usize>,
+}
+
+impl Plan {
+    /// The plan for N ≥ 0 and C, d ≥ 1 within `limit` bytes of scratch.
+    pub(super) fn new<A: Float>(
+        rows: usize,
+        classes: usize,
+        dim: usize,
+        gradients: bool,
+        limit: usize,
+    ) -> Result<Self, Error> {
+        let tiles = rows.div_ceil(TILE_ROWS).max(1);
+        let tile_rows = rows.div_ceil(tiles).max(1);
+        // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; an eighth of the classes keeps a few
+        // threads busy even where there are not many.
+        let block_classes = (TILE_ENTRIES / tile_rows)
+            .min(classes / 8)
+            .clamp(BLOCK_CLASSES.start, BLOCK_CLASSES.end)
+            .next_multiple_of(32)
+            .min(classes);
+        let blocks = classes.div_ceil(block_classes);
+        let mut plan = Self {
+            rows,
+            classes,
+            dim,
+            tile_rows,
+            block_classes,
+            segments: TASKS.div_ceil(tiles).min(blocks),
+            gradients,
+            keeps: gradients,
+        };
+        // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well.
+        let least = loop {
+            let needed = plan.sizes().bytes::<A>();
+            if needed <= limit {
+                return Ok(plan);
+            }
+            if plan.keeps {
+                plan.keeps = false;
+            } else if plan.segments > 1 {
+                plan.segments = plan.segments.div_ceil(2);
+            } else if plan.tile_rows > 16 && plan.block_classes >= 64 {
+                plan.tile_rows = plan.tile_rows.div_ceil(2);
+            } else {
+                break needed;
+            }
+        };
+        Err(Error::ScratchLimit {
+            limit,
+            needed: least,
+        })
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.classes.div_ceil(self.block_classes)
+    }
+
+    /// The classes of a block.
+    pub(super) fn block(&self, block: usize) -> Range<usize> {
+        let start = block * self.block_classes;
+        start..(start + self.block_classes).min(self.classes)
+    }
+
+    /// The classes of consecutive blocks.
+    pub(super) fn classes_of(&self, blocks: &Range<usize>) -> Range<usize> {
+        self.block(blocks.start).start..self.block(blocks.end - 1).end
+    }
+
+    /// The blocks of a segment.
+    pub(super) fn segment(&self, segment: usize) -> Range<usize> {
+        let blocks = self.blocks();
+        segment * blocks / self.segments..(segment + 1) * blocks / self.segments
+    }
+
+    /// The tiles of rows, in order.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Self {
+            rows, tile_rows, ..
+        } = *self;
+        (0..rows)
+            .step_by(tile_rows)
+            .map(move |start| start..(start + tile_rows).min(rows))
+    }
+
+    /// Tile by tile, and segment by segment within a tile.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.tiles().flat_map(move |rows| {
+            (0..self.segments).map(move |segment| Piece {
+                rows: rows.clone(),
+                blocks: self.segment(segment),
+            })
+        })
+    }
+
+    /// What an evaluation holds, buffer by buffer.
+    pub(super) fn sizes(&self) -> Sizes {
+        let by_row = self.rows * self.dim;
+        Sizes {
+            row_vectors: by_row,
+            inverse_norms: self.classes,
+            row_segments: self.rows * self.segments,
+            accumulators: if self.gradients {
+                by_row * self.segments
+            } else {
+                0
+            },
+            exponentials: if self.keeps {
+                self.rows * self.classes
+            } else {
+                self.rows * self.segments * self.block_classes
+            },
+            block_shifts: if self.keeps {
+                self.rows * self.blocks()
+            } else {
+                0
+            },
+            blocks: self.blocks(),
+        }
+    }
+}
+
+/// Lengths of the buffers of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// N×d, of which there are four: scaled features, their gradient, and two derivatives of the target logits.
+    pub(super) row_vectors: usize,
+    /// 1/‖w‖ for each class.
+    pub(super) inverse_norms: usize,
+    /// A shift, a maximum and a sum for each row and segment.
+    pub(super) row_segments: usize,
+    /// The N×d sums that the segments add to the features' gradient.
+    pub(super) accumulators: usize,
+    /// All the exponentials, or a tile for each piece of work.
+    pub(super) exponentials: usize,
+    /// The shift of each row in each block, if the exponentials are kept.
+    pub(super) block_shifts: usize,
+    /// A flag for each block.
+    pub(super) blocks: usize,
+}
+
+impl Sizes {
+    /// Numbers of the element type.
+    pub(super) fn elements(&self) -> usize {
+        4 * self.row_vectors
+            + self.inverse_norms
+            + 2 * self.row_segments
+            + self.accumulators
+            + self.exponentials
+            + self.block_shifts
+    }
+
+    fn bytes<A>(&self) -> usize {
+        self.elements() * size_of::<A>() + self.row_segments * size_of::<f64>() + self.blocks
+    }
+}
+
+/// The class weights, block by block, in the form that the products take: row-major, and far from both ends of the range
+/// of the element type.
+#[derive(Debug)]
+pub(super) struct Weights<'a, A> {
+    pub(super) view: ArrayView2<'a, A>,
+    /// 1/‖w_j‖ of the rows as [`block`](Self::block) gives them; 1 if the layer does not normalise them.
+    pub(super) inverse_norms: &'a [A],
+    /// Whether a block holds rows of extreme norm, which are scaled by powers of two.
+    pub(super) rescaled: &'a [bool],
+}
+
+impl<A: Float> Weights<'_, A> {
+    /// The rows of one block, row-major: the caller's own memory if it can be, a copy in `buffer` if not.
+    pub(super) fn block<'b>(
+        &'b self,
+        plan: &Plan,
+        block: usize,
+        buffer: &'b mut Vec<A>,
+    ) -> &'b [A] {
+        let classes = plan.block(block);
+        if !self.rescaled[block]
+            && let Some(weights) = self.view.to_slice()
+        {
+            return &weights[classes.start * plan.dim..classes.end * plan.dim];
+        }
+        buffer.clear();
+        for row in self
+            .view
+            .slice_axis(Axis(0), Slice::from(classes))
+            .outer_iter()
+        {
+            let start = buffer.len();
+            buffer.extend(row.iter().copied());
+            if self.rescaled[block] {
+                let power = Norm::of(&buffer[start..]).power();
+                for entry in &mut buffer[start..] {
+                    *entry = A::narrow(scale_by_power(entry.widen(), -power));
+                }
+            }
+        }
+        buffer
+    }
+
+    /// The power of two by which row `class` was divided in [`block`](Self::block).
+    pub(super) fn power(&self, plan: &Plan, class: usize, buffer: &mut Vec<A>) -> i32 {
+        if self.rescaled[class / plan.block_classes] {
+            Norm::of(contiguous(self.view.row(class), buffer)).power()
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The driver: softmax cross-entropy over a linear or cosine layer in which only the target's logit is special.
+//!
+//! It owns normalisation, the products, log-sum-exp, the backward products and the projection back through the
+//! normalisation. It knows no paper: a [`Head`] says what is normalised and hands over the margin.
+
+mod backward;
+mod blocks;
+mod combine;
+pub(crate) mod exp;
+mod forward;
+mod prepare;
+mod rows;
+mod scratch;
+mod target;
+
+use ndarray::{Array1, Array2, ArrayView2};
+
+use crate::check;
+use crate::error::{Argument, Error};
+use crate::float::Float;
+use crate::loss::{Evaluation, Forward, Targets};
+use crate::margin::Margin;
+
+use backward::{Coefficients, Kept};
+use blocks::{Plan, Weights};
+use combine::{FeatureGradient, Normalisation, Row};
+use forward::{Batch, Sums};
+use scratch::Pieces;
+use target::Target;
+
+pub(crate) use rows::{Norm, contiguous, dot};
+pub(crate) use scratch::Scratch;
+
+/// What is normalised, and so what a logit is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Layer<'a> {
+    /// z_j = w_j·x + b_j.
+    Linear {
+        /// One bias for each class.
+        bias: Option<&'a [f64]>,
+    },
+    /// z_j = ŵ_j·x.
+    UnitWeights,
+    /// z_j = s ŵ_j·x̂.
+    Cosine {
+        /// s.
+        scale: f64,
+    },
+}
+
+/// A loss as the driver sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'a> {
+    pub(crate) layer: Layer<'a>,
+    /// The target's logit, if it is not that of any class; never with [`Layer::Linear`].
+    pub(crate) margin: Option<&'a dyn Margin>,
+    /// Whether the scale is a learnable, whose gradient is asked for.
+    pub(crate) learns_scale: bool,
+}
+
+impl Head<'_> {
+    fn normalises_weights(&self) -> bool {
+        !matches!(self.layer, Layer::Linear { .. })
+    }
+
+    /// A margin needs the angle, and so a feature that has one.
+    fn needs_feature_norms(&self) -> bool {
+        self.margin.is_some() || matches!(self.layer, Layer::Cosine { .. })
+    }
+
+    fn bias(&self) -> Option<&[f64]> {
+        match self.layer {
+            Layer::Linear { bias } => bias,
+            _ => None,
+        }
+    }
+}
+
+/// Implements [`MarginLoss`](crate::MarginLoss) for a loss that has a method `head`; the block, if there is one, holds
+/// what the loss has beyond that.
+macro_rules! softmax_family {
+    ($loss:ty $(where $margin:ident: Margin)? $(, { $($item:item)* })?) => {
+        impl<A: $crate::float::Float $(, $margin: $crate::margin::Margin)?> $crate::loss::MarginLoss<A> for $loss {
+            fn forward(
+                &self,
+                features: ndarray::ArrayView2<'_, A>,
+                weights: ndarray::ArrayView2<'_, A>,
+                targets: &$crate::loss::Targets<'_, A>,
+            ) -> Result<$crate::loss::Forward<A>, $crate::error::Error> {
+                $crate::linear_cross_entropy::forward(&self.head(), features, weights, targets)
+            }
+
+            fn evaluate_into(
+                &self,
+                features: ndarray::ArrayView2<'_, A>,
+                weights: ndarray::ArrayView2<'_, A>,
+                targets: &$crate::loss::Targets<'_, A>,
+                evaluation: &mut $crate::loss::Evaluation<A>,
+            ) -> Result<(), $crate::error::Error> {
+                $crate::linear_cross_entropy::evaluate_into(
+                    &self.head(),
+                    features,
+                    weights,
+                    targets,
+                    evaluation,
+                )
+            }
+
+            $($($item)*)?
+        }
+    };
+}
+pub(crate) use softmax_family;
+
+/// The loss and the rows' figures.
+pub(crate) fn forward<A: Float>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    targets: &Targets<'_, A>,
+) -> Result<Forward<A>, Error> {
+    let mut scratch = Scratch::default();
+    passed(
+        head,
+        features,
+        weights,
+        targets,
+        false,
+        &mut scratch,
+        |passed| passed.figures(),
+    )
+}
+
+/// The loss and all gradients.
+pub(crate) fn evaluate_into<A: Float>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    targets: &Targets<'_, A>,
+    evaluation: &mut Evaluation<A>,
+) -> Result<(), Error> {
+    let mut scratch = core::mem::take(&mut evaluation.scratch);
+    let result = passed(
+        head,
+        features,
+        weights,
+        targets,
+        true,
+        &mut scratch,
+        |passed| passed.backward(evaluation),
+    );
+    evaluation.scratch = scratch;
+    result
+}
+
+/// The state of an evaluation after its forward pass.
+struct Passed<'a, A> {
+    head: &'a Head<'a>,
+    batch: Batch<'a, A>,
+    sums: Sums<'a, A>,
+    targets: Vec<Target>,
+    rows: Vec<Row>,
+    /// rᵢ/N or rᵢ.
+    coefficients: Vec<f64>,
+    /// 1/‖x‖, and 1 for rows that are not normalised.
+    inverse_norms: Vec<f64>,
+    /// The most that a row of ∂W can be before it is divided by its norm.
+    weight_gradient_bound: f64,
+    by_feature: &'a [A],
+    by_weight: &'a [A],
+    grad_features: &'a mut [A],
+}
+
+/// Checks the arguments, runs the forward pass in `scratch`, and hands its state to `finish`.
+fn passed<A: Float, T>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    targets: &Targets<'_, A>,
+    gradients: bool,
+    scratch: &mut Scratch<A>,
+    finish: impl FnOnce(Passed<'_, A>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    check::batch(features, weights, Argument::ClassWeights, targets)?;
+    if let Some(bias) = head.bias()
+        && bias.len() != weights.nrows()
+    {
+        return Err(Error::RowCount {
+            argument: Argument::Bias,
+            expected: weights.nrows(),
+            found: bias.len(),
+        });
+    }
+    let (n, d) = features.dim();
+    let plan = Plan::new::<A>(n, weights.nrows(), d, gradients, scratch.limit())?;
+    let sizes = plan.sizes();
+
+    let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
+    let inverse_norms = elements.take(sizes.inverse_norms);
+    let scaled = elements.take(sizes.row_vectors);
+    let by_feature = elements.take(sizes.row_vectors);
+    let by_weight = elements.take(sizes.row_vectors);
+    let grad_features = elements.take(sizes.row_vectors);
+    let mut sums = Sums {
+        totals: Pieces::of(&mut scratch.doubles, sizes.row_segments).take(sizes.row_segments),
+        shifts: elements.take(sizes.row_segments),
+        maxima: elements.take(sizes.row_segments),
+        accumulators: elements.take(sizes.accumulators),
+        exponentials: elements.take(sizes.exponentials),
+        block_shifts: elements.take(sizes.block_shifts),
+    };
+    let rescaled = Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks);
+
+    let x_norms = prepare::scale_features(head, features, scaled)?;
+    let w_norms = prepare::scan_weights(head, &plan, weights, inverse_norms, rescaled)?;
+    prepare::check_logits::<A>(head, &x_norms, &w_norms)?;
+    let target_rows = target::find_all(
+        head,
+        features,
+        weights,
+        targets.labels(),
+        by_feature,
+        by_weight,
+    )?;
+
+    let coefficients = check::coefficients(targets);
+    let mut weight_gradient_bound = 0.0_f64;
+    let mut target_bound = 0.0_f64;
+    for ((coefficient, norm), target) in coefficients.iter().zip(&x_norms).zip(&target_rows) {
+        let length = match head.layer {
+            Layer::Cosine { scale } => scale,
+            _ => norm.value(),
+        };
+        weight_gradient_bound += coefficient.abs() * length;
+        target_bound += coefficient.abs() * target.steepest;
+    }
+    let shortest = if head.normalises_weights() {
+        w_norms.shortest
+    } else {
+        1.0
+    };
+    if gradients && weight_gradient_bound / shortest + target_bound > A::max_value().widen() {
+        return Err(Error::Overflow {
+            quantity: "gradient",
+            argument: Argument::ClassWeights,
+            row: w_norms.shortest_row,
+        });
+    }
+
+    let mut by_label: Vec<usize> = (0..n).collect();
+    by_label.sort_by_key(|&row| targets.labels()[row]);
+    let batch = Batch {
+        plan,
+        weights: Weights {
+            view: weights,
+            inverse_norms,
+            rescaled,
+        },
+        bias: head.bias(),
+        features: scaled,
+        labels: targets.labels(),
+        by_label: &by_label,
+    };
+    forward::run(&batch, &sizes, &mut sums);
+    let rows = (0..n)
+        .map(|row| Row::combine(&plan, &sums, row, &target_rows[row]))
+        .collect();
+    finish(Passed {
+        head,
+        batch,
+        sums,
+        targets: target_rows,
+        rows,
+        coefficients,
+        inverse_norms: x_norms.iter().map(|norm| 1.0 / norm.value()).collect(),
+        weight_gradient_bound,
+        by_feature,
+        by_weight,
+        grad_features,
+    })
+}
+
+impl<A: Float> Passed<'_, A> {
+    fn figures(&self) -> Result<Forward<A>, Error> {
+        let losses = self.rows.iter().map(|row| row.loss);
+        let (loss, row_losses) = check::reduce(&self.coefficients, losses)?;
+        let targets = self.targets.iter();
+        Ok(Forward {
+            loss,
+            row_losses: row_losses.into(),
+            target_logits: targets
+                .clone()
+                .map(|target| A::narrow(target.logit))
+                .collect(),
+            target_cosines: targets
+                .clone()
+                .map(|target| A::narrow(target.cosine))
+                .collect(),
+            correct: targets
+                .zip(&self.rows)
+                .map(|(target, row)| A::narrow(target.plain_logit) > A::narrow(row.largest_other))
+                .collect(),
+        })
+    }
+
+    fn backward(self, evaluation: &mut Evaluation<A>) -> Result<(), Error> {
+        let forward = self.figures()?;
+        let plan = self.batch.plan;
+        let mut cosines = vec![0.0; plan.rows];
+        FeatureGradient {
+            plan: &plan,
+            sums: &self.sums,
+            rows: &self.rows,
+            coefficients: &self.coefficients,
+            inverse_norms: &self.inverse_norms,
+            normalisation: match self.head.layer {
+                Layer::Cosine { scale } => Normalisation::Scaled { scale },
+                _ => Normalisation::None,
+            },
+            features: self.batch.features,
+            target_directions: self.by_feature,
+        }
+        .write(self.grad_features, &mut cosines)?;
+
+        // From here on nothing can fail, and the caller's arrays are written.
+        evaluation.forward = forward;
+        let shape = (plan.rows, plan.dim);
+        shaped(&mut evaluation.grad_features, shape)
+            .as_slice_mut()
+            .expect("just shaped")
+            .copy_from_slice(self.grad_features);
+        shaped(&mut evaluation.grad_weights, (plan.classes, plan.dim));
+        evaluation.grad_centers = Array2::default((0, 0));
+        evaluation.grad_learnables = match self.head.layer {
+            Layer::Linear { bias: Some(bias) } => Array1::zeros(bias.len()),
+            Layer::Cosine { scale } if self.head.learns_scale => {
+                // ∂L/∂s = Σ G_ij z_ij/s.
+                let sum: f64 = (0..plan.rows)
+                    .map(|i| {
+                        let target = self.rows[i].miss * self.targets[i].logit / scale;
+                        self.coefficients[i] * (cosines[i] - target)
+                    })
+                    .sum();
+                Array1::from_elem(1, A::narrow(sum))
+            }
+            _ => Array1::default(0),
+        };
+        if plan.rows == 0 {
+            evaluation.grad_weights.fill(A::zero());
+            return Ok(());
+        }
+        let headroom = if self.weight_gradient_bound > 0.0 {
+            A::MAX_EXPONENT - rows::binary_exponent(self.weight_gradient_bound)
+        } else {
+            A::MAX_BOOST
+        };
+        let Sums {
+            accumulators,
+            exponentials,
+            block_shifts,
+            ..
+        } = self.sums;
+        let (kept, tiles): (_, &mut [A]) = if plan.keeps {
+            let kept = Kept {
+                exponentials,
+                block_shifts,
+            };
+            (Some(kept), &mut [])
+        } else {
+            (None, exponentials)
+        };
+        let coefficients = Coefficients {
+            rows: &self.rows,
+            by_row: &self.coefficients,
+            kept,
+            target_directions: self.by_weight,
+            normalised: self.head.normalises_weights(),
+            boost: headroom.min(A::MAX_BOOST),
+        };
+        let bias = match self.head.layer {
+            Layer::Linear { bias: Some(_) } => evaluation.grad_learnables.as_slice_mut(),
+            _ => None,
+        };
+        backward::all(
+            &self.batch,
+            &coefficients,
+            accumulators,
+            tiles,
+            evaluation.grad_weights.view_mut(),
+            bias.unwrap_or_default(),
+        );
+        Ok(())
+    }
+}
+
+/// The array, row-major and of that shape; its entries are whatever they are.
+pub(crate) fn shaped<A: Float>(array: &mut Array2<A>, shape: (usize, usize)) -> &mut Array2<A> {
+    if array.dim() != shape || !array.is_standard_layout() {
+        *array = Array2::zeros(shape);
+    }
+    array
+}

@@ -1,0 +1,188 @@
+//! Before the first product: norms and scaled features, and everything that may be wrong with the numbers.
+
+use core::ops::Range;
+
+use ndarray::{ArrayView2, Axis};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::error::{Argument, Error};
+use crate::float::Float;
+use crate::parallel;
+
+use super::blocks::Plan;
+use super::rows::{Norm, contiguous, scale_by_power};
+use super::scratch::Pieces;
+use super::{Head, Layer};
+
+/// Writes s x̂, or x, and returns the norms.
+pub(super) fn scale_features<A: Float>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    scaled: &mut [A],
+) -> Result<Vec<Norm>, Error> {
+    let mut buffer = Vec::new();
+    let dim = features.ncols();
+    features
+        .outer_iter()
+        .zip(scaled.chunks_exact_mut(dim))
+        .enumerate()
+        .map(|(row, (feature, scaled))| {
+            let feature = contiguous(feature, &mut buffer);
+            let norm = Norm::of(feature).checked::<A>(
+                head.needs_feature_norms(),
+                Argument::Features,
+                row,
+            )?;
+            match head.layer {
+                Layer::Cosine { scale } => {
+                    let (power, factor) = (-norm.power(), scale / norm.normalised());
+                    for (scaled, feature) in scaled.iter_mut().zip(feature) {
+                        let entry = scale_by_power(feature.widen(), power);
+                        *scaled = A::narrow(entry * factor);
+                    }
+                }
+                _ => scaled.copy_from_slice(feature),
+            }
+            Ok(norm)
+        })
+        .collect()
+}
+
+/// The longest and the shortest row of the class weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WeightNorms {
+    pub(super) longest: f64,
+    pub(super) shortest: f64,
+    pub(super) shortest_row: usize,
+}
+
+/// Finds 1/‖w‖ of every class, and the first row that cannot be used.
+pub(super) fn scan_weights<A: Float>(
+    head: &Head<'_>,
+    plan: &Plan,
+    weights: ArrayView2<'_, A>,
+    inverse_norms: &mut [A],
+    rescaled: &mut [bool],
+) -> Result<WeightNorms, Error> {
+    struct Task<'a, A> {
+        blocks: Range<usize>,
+        inverse_norms: &'a mut [A],
+        rescaled: &'a mut [bool],
+        found: &'a mut Result<WeightNorms, Error>,
+    }
+    struct Scan<'a, A>(&'a Head<'a>, &'a Plan, ArrayView2<'a, A>, Task<'a, A>);
+    impl<A: Float> WithSimd for Scan<'_, A> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(head, plan, weights, task) = self;
+            let mut buffer = Vec::new();
+            let normalised = head.normalises_weights();
+            let mut inverse_norms = task.inverse_norms.iter_mut();
+            let mut norms = WeightNorms {
+                longest: 0.0,
+                shortest: f64::INFINITY,
+                shortest_row: 0,
+            };
+            for (block, rescaled) in task.blocks.zip(task.rescaled) {
+                *rescaled = false;
+                let classes = plan.block(block);
+                for class in classes.clone() {
+                    let row = contiguous(weights.row(class), &mut buffer);
+                    let norm =
+                        match Norm::of(row).checked::<A>(normalised, Argument::ClassWeights, class)
+                        {
+                            Ok(norm) => norm,
+                            Err(error) => {
+                                *task.found = Err(error);
+                                return;
+                            }
+                        };
+                    let value = norm.value();
+                    norms.longest = norms.longest.max(value);
+                    if value < norms.shortest {
+                        (norms.shortest, norms.shortest_row) = (value, class);
+                    }
+                    *rescaled |= normalised && norm.power().abs() > A::NORM_WINDOW;
+                    if let Some(inverse) = inverse_norms.next() {
+                        *inverse = A::narrow(if normalised { 1.0 / value } else { 1.0 });
+                    }
+                }
+            }
+            *task.found = Ok(norms);
+        }
+    }
+
+    let mut found = vec![Err(Error::NoClasses); plan.segments];
+    {
+        let mut inverse_norms = Pieces::over(&mut *inverse_norms);
+        let mut rescaled = Pieces::over(&mut *rescaled);
+        let tasks = found
+            .iter_mut()
+            .enumerate()
+            .map(|(segment, found)| {
+                let blocks = plan.segment(segment);
+                Task {
+                    inverse_norms: inverse_norms.take(plan.classes_of(&blocks).len()),
+                    rescaled: rescaled.take(blocks.len()),
+                    blocks,
+                    found,
+                }
+            })
+            .collect();
+        parallel::for_each(tasks, |task| {
+            Arch::new().dispatch(Scan(head, plan, weights, task));
+        });
+    }
+    let mut norms = WeightNorms {
+        longest: 0.0,
+        shortest: f64::INFINITY,
+        shortest_row: 0,
+    };
+    for part in found {
+        let part = part?;
+        norms.longest = norms.longest.max(part.longest);
+        if part.shortest < norms.shortest {
+            (norms.shortest, norms.shortest_row) = (part.shortest, part.shortest_row);
+        }
+    }
+    // Blocks with rows of extreme norm are used scaled by powers of two, and these are the norms of what is used.
+    let mut buffer = Vec::new();
+    for block in (0..plan.blocks()).filter(|&block| rescaled[block]) {
+        for class in plan.block(block) {
+            let norm = Norm::of(contiguous(weights.index_axis(Axis(0), class), &mut buffer));
+            inverse_norms[class] = A::narrow(1.0 / norm.normalised());
+        }
+    }
+    Ok(norms)
+}
+
+/// Refuses rows whose logits might not be representable. Cosines are bounded; free norms are not.
+pub(super) fn check_logits<A: Float>(
+    head: &Head<'_>,
+    features: &[Norm],
+    weights: &WeightNorms,
+) -> Result<(), Error> {
+    let (length, bias) = match head.layer {
+        Layer::Cosine { .. } => return Ok(()),
+        Layer::UnitWeights => (1.0, 0.0),
+        Layer::Linear { bias } => (
+            weights.longest,
+            bias.unwrap_or_default()
+                .iter()
+                .fold(0.0_f64, |largest, bias| largest.max(bias.abs())),
+        ),
+    };
+    // By Cauchy and Schwarz this bounds every partial sum of the product as well.
+    let limit = A::max_value().widen();
+    let too_long = |norm: &Norm| norm.value() * length + bias > limit;
+    match features.iter().position(too_long) {
+        None => Ok(()),
+        Some(row) => Err(Error::Overflow {
+            quantity: "logit",
+            argument: Argument::Features,
+            row,
+        }),
+    }
+}

@@ -1,0 +1,400 @@
+//! Each row's target: its angle, its logit, and the directions in which that logit grows.
+//!
+//! All in `f64`, and never through the cosine: near the poles a cosine knows its angle to half of its digits only. With
+//! `δ = ‖x‖w − ‖w‖x` and `σ = ‖x‖w + ‖w‖x`, the angle is `2·atan2(‖δ‖, ‖σ‖)`, and the shorter of the two, freed of its
+//! component along x, points along the tangent at x̂ towards ŵ. That unit tangent carries the gradient, so that no `1/sinθ`
+//! is ever formed.
+
+use ndarray::{ArrayView1, ArrayView2};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::error::{Argument, Error};
+use crate::float::Float;
+use crate::margin::{Angle, TargetLogit};
+use crate::parallel;
+
+use super::rows::{Norm, contiguous, dot, scale_by_power};
+use super::{Head, Layer};
+
+/// What is known of one row's target before any other class has been looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Target {
+    /// The target's logit z_y, scale and margin included.
+    pub(super) logit: f64,
+    /// The target's logit without the margin.
+    pub(super) plain_logit: f64,
+    /// cosθ_y; 0 if either vector is zero.
+    pub(super) cosine: f64,
+    /// The largest absolute entry of ∂z_y/∂w_y.
+    pub(super) steepest: f64,
+}
+
+/// Each row's target, and the derivatives of its logit.
+pub(super) fn find_all<A: Float>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    labels: &[usize],
+    by_feature: &mut [A],
+    by_weight: &mut [A],
+) -> Result<Vec<Target>, Error> {
+    /// Rows are looked at in at most this many pieces.
+    const CHUNKS: usize = 16;
+
+    struct Task<'a, A> {
+        first: usize,
+        by_feature: &'a mut [A],
+        by_weight: &'a mut [A],
+        found: &'a mut [Target],
+        error: &'a mut Option<Error>,
+    }
+    struct Find<'a, A>(
+        &'a Head<'a>,
+        ArrayView2<'a, A>,
+        ArrayView2<'a, A>,
+        &'a [usize],
+        Task<'a, A>,
+    );
+    impl<A: Float> WithSimd for Find<'_, A> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(head, features, weights, labels, task) = self;
+            let dim = features.ncols();
+            let mut buffers = Buffers::default();
+            let rows = task
+                .by_feature
+                .chunks_exact_mut(dim)
+                .zip(task.by_weight.chunks_exact_mut(dim))
+                .zip(task.found);
+            for (row, ((by_feature, by_weight), found)) in (task.first..).zip(rows) {
+                let pair = Pair {
+                    row,
+                    class: labels[row],
+                    feature: features.row(row),
+                    weight: weights.row(labels[row]),
+                    by_feature,
+                    by_weight,
+                };
+                match target(head, pair, &mut buffers) {
+                    Ok(target) => *found = target,
+                    Err(error) => {
+                        *task.error = Some(error);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    let (rows, dim) = features.dim();
+    let chunk = rows.div_ceil(CHUNKS).max(1);
+    let mut found = vec![Target::default(); rows];
+    let mut errors = vec![None; rows.div_ceil(chunk)];
+    let tasks = by_feature
+        .chunks_mut(chunk * dim)
+        .zip(by_weight.chunks_mut(chunk * dim))
+        .zip(found.chunks_mut(chunk))
+        .zip(&mut errors)
+        .enumerate()
+        .map(|(index, (((by_feature, by_weight), found), error))| Task {
+            first: index * chunk,
+            by_feature,
+            by_weight,
+            found,
+            error,
+        })
+        .collect();
+    parallel::for_each(tasks, |task| {
+        Arch::new().dispatch(Find(head, features, weights, labels, task));
+    });
+    match errors.into_iter().flatten().next() {
+        None => Ok(found),
+        Some(error) => Err(error),
+    }
+}
+
+/// One feature and the weight of its class, and where the derivatives go.
+struct Pair<'a, A> {
+    row: usize,
+    class: usize,
+    feature: ArrayView1<'a, A>,
+    weight: ArrayView1<'a, A>,
+    /// ∂z_y/∂x.
+    by_feature: &'a mut [A],
+    /// ∂z_y/∂w_y.
+    by_weight: &'a mut [A],
+}
+
+/// A derivative of z_y: `x·(row x) + w·(row w) + tangent·(unit tangent)`, rows scaled to norms in [1, 2).
+#[derive(Clone, Copy, Debug, Default)]
+struct Derivative {
+    x: f64,
+    w: f64,
+    tangent: f64,
+}
+
+/// Working memory of [`target`], kept from row to row.
+#[derive(Debug)]
+struct Buffers<A> {
+    copies: [Vec<A>; 2],
+    x: Vec<f64>,
+    w: Vec<f64>,
+    delta: Vec<f64>,
+    sigma: Vec<f64>,
+}
+
+impl<A> Default for Buffers<A> {
+    fn default() -> Self {
+        Self {
+            copies: [Vec::new(), Vec::new()],
+            x: Vec::new(),
+            w: Vec::new(),
+            delta: Vec::new(),
+            sigma: Vec::new(),
+        }
+    }
+}
+
+/// The target of one row under `head`, whose rows the scan has found usable.
+#[inline(always)]
+fn target<A: Float>(
+    head: &Head<'_>,
+    pair: Pair<'_, A>,
+    buffers: &mut Buffers<A>,
+) -> Result<Target, Error> {
+    let Buffers {
+        copies: [x_copy, w_copy],
+        x,
+        w,
+        delta,
+        sigma,
+    } = buffers;
+    let x_row = contiguous(pair.feature, x_copy);
+    let w_row = contiguous(pair.weight, w_copy);
+    let (x_norm, w_norm) = (Norm::of(x_row), Norm::of(w_row));
+    let (x_power, w_power) = (x_norm.power(), w_norm.power());
+    scaled_into(x_row, -x_power, x);
+    scaled_into(w_row, -w_power, w);
+    let (x_length, w_length) = (x_norm.normalised(), w_norm.normalised());
+
+    let zero = x_norm.is_zero() || w_norm.is_zero();
+    let plane = (!zero).then(|| Plane::of(x, x_length, w, w_length, delta, sigma));
+    let cosine = plane.as_ref().map_or(0.0, |plane| plane.angle.cos());
+
+    let (logit, plain_logit, by_x, by_w);
+    match (&head.layer, &plane) {
+        (Layer::Linear { bias }, _) => {
+            logit = scale_by_power(dot(x, w), x_power + w_power)
+                + bias.map_or(0.0, |bias| bias[pair.class]);
+            plain_logit = logit;
+            by_x = Derivative {
+                w: scale_by_power(1.0, w_power),
+                ..Derivative::default()
+            };
+            by_w = Derivative {
+                x: scale_by_power(1.0, x_power),
+                ..Derivative::default()
+            };
+        }
+        // Only the modified softmax gets here, with x = 0: z = ŵ·x, and ∂z/∂w is proportional to x.
+        (_, None) => {
+            (logit, plain_logit) = (0.0, 0.0);
+            by_x = Derivative {
+                w: 1.0 / w_length,
+                ..Derivative::default()
+            };
+            by_w = Derivative::default();
+        }
+        (layer, Some(plane)) => {
+            let angle = plane.angle;
+            let psi = head.margin.map_or_else(
+                || TargetLogit::from_cosine_slope(angle.cos(), 1.0, angle),
+                |margin| margin.target_logit(angle),
+            );
+            if !(psi.value().is_finite() && psi.angle_slope().is_finite()) {
+                return Err(Error::MarginNotFinite {
+                    row: pair.row,
+                    angle: angle.radians(),
+                });
+            }
+            // z = scale·ψ(θ), where the scale is ‖x‖ if the features keep their norm; ∂θ/∂x = −u/‖x‖.
+            let x_inverse = scale_by_power(1.0 / x_length, -x_power);
+            let w_inverse = scale_by_power(1.0 / w_length, -w_power);
+            let (scale, radial) = match layer {
+                Layer::Cosine { scale } => (*scale, 0.0),
+                _ => (x_norm.value(), psi.value() / x_length),
+            };
+            logit = scale * psi.value();
+            plain_logit = scale * angle.cos();
+            by_x = Derivative {
+                x: radial,
+                tangent: -scale * psi.angle_slope() * x_inverse,
+                ..Derivative::default()
+            };
+            by_w = Derivative {
+                tangent: -scale * psi.angle_slope() * w_inverse,
+                ..Derivative::default()
+            };
+        }
+    }
+
+    let toward = |plane: &Plane| (plane.at_x, plane.at_w);
+    let (at_x, at_w) = plane.as_ref().map_or_else(Default::default, toward);
+    let shorter: &[f64] = match &plane {
+        Some(plane) if plane.acute => delta,
+        Some(_) => sigma,
+        None => x,
+    };
+    let x_steepest = write(by_x, x, w, shorter, at_x, x, pair.by_feature);
+    let w_steepest = write(by_w, x, w, shorter, at_w, w, pair.by_weight);
+    for (steepest, argument, row) in [
+        (x_steepest, Argument::Features, pair.row),
+        (w_steepest, Argument::ClassWeights, pair.class),
+    ] {
+        if !A::narrow(steepest).is_finite() {
+            return Err(Error::Overflow {
+                quantity: "gradient",
+                argument,
+                row,
+            });
+        }
+    }
+    Ok(Target {
+        logit,
+        plain_logit,
+        cosine,
+        steepest: w_steepest,
+    })
+}
+
+/// A unit tangent, as `shorter·v − radial·(the row it is a tangent at)`, v being the shorter of δ and σ.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tangent {
+    shorter: f64,
+    radial: f64,
+}
+
+/// The plane of x and w: their angle, and the tangents at each towards the other.
+struct Plane {
+    angle: Angle,
+    acute: bool,
+    at_x: Tangent,
+    at_w: Tangent,
+}
+
+impl Plane {
+    #[inline(always)]
+    fn of(
+        x: &[f64],
+        x_length: f64,
+        w: &[f64],
+        w_length: f64,
+        delta: &mut Vec<f64>,
+        sigma: &mut Vec<f64>,
+    ) -> Self {
+        delta.clear();
+        sigma.clear();
+        delta.extend(
+            x.iter()
+                .zip(w)
+                .map(|(&x, &w)| difference_of_products(x_length, w, w_length, x)),
+        );
+        sigma.extend(
+            x.iter()
+                .zip(w)
+                .map(|(&x, &w)| difference_of_products(x_length, w, -w_length, x)),
+        );
+        let (chord, sum) = (dot(delta, delta).sqrt(), dot(sigma, sigma).sqrt());
+        let acute = chord <= sum;
+        let shorter: &[f64] = if acute { delta } else { sigma };
+        // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂; σ leads to the other from either.
+        let back = if acute { -1.0 } else { 1.0 };
+        Self {
+            angle: Angle::from_chords(chord, sum),
+            acute,
+            at_x: Tangent::at(x, x_length, shorter, 1.0, chord.min(sum)),
+            at_w: Tangent::at(w, w_length, shorter, back, chord.min(sum)),
+        }
+    }
+}
+
+impl Tangent {
+    /// The part of `sign·shorter` that is orthogonal to `row`, made a unit vector.
+    ///
+    /// What is left after the projection may be nothing but its rounding: then the rows are parallel to the last bit, no
+    /// tangent is better than any other, and their mean, zero, is taken.
+    #[inline(always)]
+    fn at(row: &[f64], row_length: f64, shorter: &[f64], sign: f64, shorter_length: f64) -> Self {
+        let radial = sign * dot(shorter, row) / (row_length * row_length);
+        let mut lanes = [0.0_f64; 8];
+        let (row_chunks, row_rest) = row.as_chunks::<8>();
+        let (chunks, rest) = shorter.as_chunks::<8>();
+        for (r, v) in row_chunks.iter().zip(chunks) {
+            for k in 0..8 {
+                let t = radial.mul_add(-r[k], sign * v[k]);
+                lanes[k] = t.mul_add(t, lanes[k]);
+            }
+        }
+        let mut square: f64 = lanes.iter().sum();
+        for (&r, &v) in row_rest.iter().zip(rest) {
+            let t = radial.mul_add(-r, sign * v);
+            square = t.mul_add(t, square);
+        }
+        let length = square.sqrt();
+        if length <= 4.0 * f64::EPSILON * shorter_length {
+            Self::default()
+        } else {
+            Self {
+                shorter: sign / length,
+                radial: radial / length,
+            }
+        }
+    }
+}
+
+/// Writes a derivative, and returns its largest absolute entry.
+#[inline(always)]
+fn write<A: Float>(
+    derivative: Derivative,
+    x: &[f64],
+    w: &[f64],
+    shorter: &[f64],
+    tangent: Tangent,
+    tangent_row: &[f64],
+    out: &mut [A],
+) -> f64 {
+    let along_shorter = derivative.tangent * tangent.shorter;
+    let along_row = derivative.tangent * tangent.radial;
+    let mut steepest = 0.0_f64;
+    for ((((&x, &w), &v), &r), out) in x.iter().zip(w).zip(shorter).zip(tangent_row).zip(out) {
+        let value = along_shorter * v - along_row * r + derivative.x * x + derivative.w * w;
+        *out = A::narrow(value);
+        steepest = steepest.max(value.abs());
+    }
+    steepest
+}
+
+/// `row · 2^power`, in `f64`.
+#[inline(always)]
+fn scaled_into<A: Float>(row: &[A], power: i32, out: &mut Vec<f64>) {
+    out.clear();
+    if (-1000..=1000).contains(&power) {
+        let factor = scale_by_power(1.0, power);
+        out.extend(row.iter().map(|&entry| entry.widen() * factor));
+    } else {
+        out.extend(
+            row.iter()
+                .map(|&entry| scale_by_power(entry.widen(), power)),
+        );
+    }
+}
+
+/// `a·b − c·d` to the last digit: Kahan's, with the rounding error of the second product recovered.
+#[inline(always)]
+fn difference_of_products(a: f64, b: f64, c: f64, d: f64) -> f64 {
+    let product = c * d;
+    let error = c.mul_add(-d, product);
+    a.mul_add(b, -product) + error
+}

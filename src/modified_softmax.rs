@@ -1,0 +1,65 @@
+//! The modified softmax of the SphereFace paper: class weights on the unit sphere, features as they are.
+
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+
+/// Softmax cross-entropy with unit class weights and no bias, so that the decision depends on angles alone.
+///
+/// The step between softmax and [`ASoftmax`](crate::ASoftmax), which it equals at m = 1.
+///
+/// ```text
+/// z_j = ‖x‖ cosθ_j = ŵ_j·x        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+///
+/// # Shapes
+///
+/// Features N×d, class weights C×d of any norm but zero.
+///
+/// # Gradients
+///
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`: `∂X = G Ŵ` and `∂W_j = (I − ŵ_jŵ_jᵀ)(Σᵢ G_ij xᵢ)/‖w_j‖`. The projection is part of
+/// the gradient; implementations that overwrite W with Ŵ leave it out.
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss); a zero class weight is refused, a zero feature is not.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{MarginLoss, ModifiedSoftmax, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0]];
+/// let weights = array![[3.0, 0.0], [0.0, 5.0]];
+/// let out = ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &Targets::new(&[1]))?;
+/// assert!((out.loss() - (1.0_f64 + (1.0_f64 - 2.0).exp()).ln()).abs() < 1e-15);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Liu et al., *SphereFace*, equation 4 ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModifiedSoftmax {}
+
+impl ModifiedSoftmax {
+    /// It has no parameters.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "the other losses have something to say here"
+    )]
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::UnitWeights,
+            margin: None,
+            learns_scale: false,
+        }
+    }
+}
+
+softmax_family!(ModifiedSoftmax);

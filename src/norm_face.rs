@@ -1,0 +1,122 @@
+//! NormFace: softmax over scaled cosines.
+
+use crate::error::{self, Error};
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+
+/// NormFace: softmax cross-entropy over cosines, with a scale that is fixed or learned.
+///
+/// The loss to compare margins against: trained by it, features are ready to be compared by angle.
+///
+/// ```text
+/// z_j = s cosθ_j        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+///
+/// It cannot fall below `ln(1 + (C − 1) exp(−s C/(C − 1)))`, see
+/// [`guide::norm_face_lower_bound`](crate::guide::norm_face_lower_bound): a scale that is too small stops training early.
+///
+/// # Shapes
+///
+/// Features N×d and class weights C×d, none of them zero.
+///
+/// # Gradients
+///
+/// With `A_ij = s G_ij`: `∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖` and `∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖`. A scale that is
+/// [`learned`](Self::learned) is a learnable, with `∂s = Σ G_ij cosθ_ij`.
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss); zero features and zero class weights are refused.
+///
+/// # Examples
+///
+/// A scale that is learned, with a step of gradient descent on it:
+///
+/// ```
+/// use margin_losses::{MarginLoss, NormFace, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0], [2.0, -0.5]];
+/// let weights = array![[0.0, 1.0], [1.0, 0.0]];
+/// let mut loss = NormFace::learned(10.0)?;
+/// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+/// let scale = loss.scale() - 0.1 * out.grad_learnables[0];
+/// MarginLoss::<f64>::set_learnables(&mut loss, &[scale.max(0.01)])?;
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Wang et al., *NormFace*, equation 7 and Proposition 2 ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormFace {
+    scale: [f64; 1],
+    learned: bool,
+}
+
+impl NormFace {
+    /// A fixed scale s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ (0, 10⁶].
+    pub fn new(scale: f64) -> Result<Self, Error> {
+        Ok(Self {
+            scale: [error::scale(scale)?],
+            learned: false,
+        })
+    }
+
+    /// A scale that is learned, beginning at `initial`. The paper begins at 10, and keeps it above 0.01.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless `initial` ∈ (0, 10⁶].
+    pub fn learned(initial: f64) -> Result<Self, Error> {
+        Ok(Self {
+            learned: true,
+            ..Self::new(initial)?
+        })
+    }
+
+    /// s.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale[0]
+    }
+
+    /// Whether the scale is a learnable.
+    #[must_use]
+    pub fn is_learned(&self) -> bool {
+        self.learned
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::Cosine {
+                scale: self.scale(),
+            },
+            margin: None,
+            learns_scale: self.learned,
+        }
+    }
+}
+
+softmax_family!(NormFace, {
+    fn learnables(&self) -> &[f64] {
+        if self.learned { &self.scale } else { &[] }
+    }
+
+    fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        match (self.learned, values) {
+            (true, &[scale]) => {
+                self.scale = [error::scale(scale)?];
+                Ok(())
+            }
+            (false, []) => Ok(()),
+            _ => Err(Error::LearnableCount {
+                expected: usize::from(self.learned),
+                found: values.len(),
+            }),
+        }
+    }
+});

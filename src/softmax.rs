@@ -1,0 +1,118 @@
+//! Softmax cross-entropy over a linear layer: the loss that the others demand a margin from.
+
+use crate::error::{Argument, Error};
+use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+
+/// Softmax cross-entropy over a linear layer, with or without bias.
+///
+/// The baseline, and the classification half of [`JointLoss`](crate::JointLoss). It separates classes and asks for nothing
+/// more: features of one class may lie far apart, and their norm grows without end.
+///
+/// ```text
+/// z_j = w_j·x + b_j        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+///
+/// # Shapes
+///
+/// Features N×d, class weights C×d, bias C.
+///
+/// # Gradients
+///
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`: `∂X = G W`, `∂W = Gᵀ X`, `∂b_j = Σᵢ G_ij`. The bias is a learnable: its gradient is
+/// [`Evaluation::grad_learnables`](crate::Evaluation::grad_learnables).
+///
+/// # Numerical notes
+///
+/// The loss is `ln(1 + Σ_{j≠y} exp(z_j − z_y))`, so it does not saturate, at either end. A row whose logits could exceed
+/// the range of the element type is refused with [`Error::Overflow`].
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{MarginLoss, SoftmaxLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let features = array![[1.0, 2.0], [-1.0, 0.5]];
+/// let weights = array![[0.5, 0.5], [-0.5, 0.0], [0.0, -1.0]];
+/// let loss = SoftmaxLoss::with_bias(vec![0.0, 0.1, 0.2])?;
+/// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
+/// assert_eq!(out.grad_weights.dim(), (3, 2));
+/// assert_eq!(out.grad_learnables.len(), 3);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// The form with a bias is equation 1 of the center-loss paper (Wen et al., ECCV 2016) and of NormFace
+/// ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)), whose Proposition 1 advises against the bias where features are
+/// compared by angle.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SoftmaxLoss {
+    bias: Option<Vec<f64>>,
+}
+
+impl SoftmaxLoss {
+    /// Without bias.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one bias for each class, to begin with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoClasses`] if there are none, [`Error::NonFinite`] if one is NaN or infinite.
+    pub fn with_bias(bias: Vec<f64>) -> Result<Self, Error> {
+        if bias.is_empty() {
+            return Err(Error::NoClasses);
+        }
+        Ok(Self {
+            bias: Some(finite(bias)?),
+        })
+    }
+
+    /// The bias, if there is one.
+    #[must_use]
+    pub fn bias(&self) -> Option<&[f64]> {
+        self.bias.as_deref()
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            layer: Layer::Linear { bias: self.bias() },
+            margin: None,
+            learns_scale: false,
+        }
+    }
+}
+
+fn finite(bias: Vec<f64>) -> Result<Vec<f64>, Error> {
+    match bias.iter().position(|entry| !entry.is_finite()) {
+        None => Ok(bias),
+        Some(row) => Err(Error::NonFinite {
+            argument: Argument::Bias,
+            row,
+        }),
+    }
+}
+
+softmax_family!(SoftmaxLoss, {
+    fn learnables(&self) -> &[f64] {
+        self.bias().unwrap_or_default()
+    }
+
+    fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        let expected = self.bias().map_or(0, <[f64]>::len);
+        if values.len() != expected {
+            return Err(Error::LearnableCount {
+                expected,
+                found: values.len(),
+            });
+        }
+        if let Some(bias) = &mut self.bias {
+            *bias = finite(values.to_vec())?;
+        }
+        Ok(())
+    }
+});
