@@ -1,12 +1,12 @@
 //! Joint supervision: a loss that classifies, plus λ times the center loss.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::center::CenterTerm;
 use crate::error::{Argument, Error, parameter};
 use crate::float::Float;
 use crate::linear_cross_entropy::shaped;
-use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
+use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
 
 /// Any loss of this crate plus λ times [`CenterLoss`](crate::CenterLoss), as the center-loss paper trains.
 ///
@@ -111,6 +111,28 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
             self.lambda,
         )
     }
+
+    /// Has the classifier evaluate, and adds the center loss, in which nothing can be refused any more.
+    fn add_to(
+        &self,
+        term: CenterTerm<A>,
+        evaluation: &mut Evaluation<A>,
+        evaluate: impl FnOnce(&L, &mut Evaluation<A>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // Kept aside: the classifier, which has no centers, would drop this memory.
+        let mut grad_centers = core::mem::take(&mut evaluation.grad_centers);
+        if let Err(error) = evaluate(&self.classifier, evaluation) {
+            evaluation.grad_centers = grad_centers;
+            return Err(error);
+        }
+        add(&mut evaluation.forward, &term.forward);
+        for (entry, &pull) in evaluation.grad_features.iter_mut().zip(&term.grad_features) {
+            *entry += pull;
+        }
+        term.write_center_gradient(shaped(&mut grad_centers, self.centers.dim()).view_mut());
+        evaluation.grad_centers = grad_centers;
+        Ok(())
+    }
 }
 
 fn add<A: Float>(forward: &mut Forward<A>, term: &Forward<A>) {
@@ -140,24 +162,24 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         targets: &Targets<'_, A>,
         evaluation: &mut Evaluation<A>,
     ) -> Result<(), Error> {
-        // First what can only be refused, then what writes.
         let term = self.center_term(features, weights, targets)?;
-        let mut grad_centers = core::mem::take(&mut evaluation.grad_centers);
-        if let Err(error) = self
-            .classifier
-            .evaluate_into(features, weights, targets, evaluation)
-        {
-            evaluation.grad_centers = grad_centers;
-            return Err(error);
-        }
-        add(&mut evaluation.forward, &term.forward);
-        for (entry, &pull) in evaluation.grad_features.iter_mut().zip(&term.grad_features) {
-            *entry += pull;
-        }
-        let out: &mut Array2<A> = shaped(&mut grad_centers, self.centers.dim());
-        term.write_center_gradient(out.view_mut());
-        evaluation.grad_centers = grad_centers;
-        Ok(())
+        self.add_to(term, evaluation, |classifier, evaluation| {
+            classifier.evaluate_into(features, weights, targets, evaluation)
+        })
+    }
+
+    fn evaluate_streamed(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayViewMut2<'_, A>,
+        targets: &Targets<'_, A>,
+        evaluation: &mut Evaluation<A>,
+        update: &mut dyn FnMut(ClassBlock<'_, A>),
+    ) -> Result<(), Error> {
+        let term = self.center_term(features, weights.view(), targets)?;
+        self.add_to(term, evaluation, |classifier, evaluation| {
+            classifier.evaluate_streamed(features, weights, targets, evaluation, update)
+        })
     }
 
     fn learnables(&self) -> &[f64] {

@@ -86,7 +86,7 @@ pub use cos_face::CosFace;
 pub use error::{Argument, Error};
 pub use float::Float;
 pub use joint::JointLoss;
-pub use loss::{Evaluation, Forward, MarginLoss, Reduction, Targets};
+pub use loss::{ClassBlock, Evaluation, Forward, MarginLoss, Reduction, Targets};
 pub use margin::{Angle, Margin, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;

@@ -1,8 +1,9 @@
 //! The trait that every loss implements, what it is given, and what it gives back.
 
 use core::fmt;
+use core::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
 use crate::error::Error;
 use crate::float::Float;
@@ -169,6 +170,18 @@ impl<A: Float> Evaluation<A> {
     }
 }
 
+/// One block of classes, with the complete gradient of their weights, as [`MarginLoss::evaluate_streamed`] hands it out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ClassBlock<'a, A> {
+    /// Which classes these are.
+    pub classes: Range<usize>,
+    /// Their weights, to be updated in place: B×d.
+    pub weights: ArrayViewMut2<'a, A>,
+    /// ∂L/∂W of these classes: B×d.
+    pub gradient: ArrayView2<'a, A>,
+}
+
 /// A loss of features, class weights and labels, with its analytic gradients.
 ///
 /// The trait is dyn-compatible, so that the loss can be chosen at run time: `Box<dyn MarginLoss<f32>>`. It owns no
@@ -225,6 +238,36 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         evaluation: &mut Evaluation<A>,
     ) -> Result<(), Error>;
 
+    /// [`evaluate_into`](Self::evaluate_into) without `∂L/∂W` in memory: each block of classes is handed to `update` when its
+    /// gradient is complete, so that an optimiser changes the weights in place.
+    ///
+    /// Blocks come in the order of the classes, each class once, after the whole forward pass; how many classes a block has
+    /// is the loss's choice. `evaluation` holds everything else; its `grad_weights` is left with no rows.
+    ///
+    /// A loss of your own need not implement it: the provided method hands out all classes as one block.
+    ///
+    /// # Errors
+    ///
+    /// As for the trait; `evaluation` is then as it was, and `update` has not been called.
+    fn evaluate_streamed(
+        &self,
+        features: ArrayView2<'_, A>,
+        mut weights: ArrayViewMut2<'_, A>,
+        targets: &Targets<'_, A>,
+        evaluation: &mut Evaluation<A>,
+        update: &mut dyn FnMut(ClassBlock<'_, A>),
+    ) -> Result<(), Error> {
+        self.evaluate_into(features, weights.view(), targets, evaluation)?;
+        let empty = Array2::default((0, features.ncols()));
+        let gradient = core::mem::replace(&mut evaluation.grad_weights, empty);
+        update(ClassBlock {
+            classes: 0..weights.nrows(),
+            weights: weights.view_mut(),
+            gradient: gradient.view(),
+        });
+        Ok(())
+    }
+
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of
     /// [`NormFace`](crate::NormFace). Empty for most losses.
     fn learnables(&self) -> &[f64] {
@@ -270,6 +313,17 @@ macro_rules! delegate {
                 evaluation: &mut Evaluation<A>,
             ) -> Result<(), Error> {
                 (**self).evaluate_into(features, weights, targets, evaluation)
+            }
+
+            fn evaluate_streamed(
+                &self,
+                features: ArrayView2<'_, A>,
+                weights: ArrayViewMut2<'_, A>,
+                targets: &Targets<'_, A>,
+                evaluation: &mut Evaluation<A>,
+                update: &mut dyn FnMut(ClassBlock<'_, A>),
+            ) -> Result<(), Error> {
+                (**self).evaluate_streamed(features, weights, targets, evaluation, update)
             }
 
             fn learnables(&self) -> &[f64] {

@@ -3,15 +3,16 @@
 use core::ops::Range;
 
 use faer::{MatMut, MatRef};
-use ndarray::ArrayViewMut2;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice};
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::float::Float;
+use crate::loss::ClassBlock;
 use crate::parallel;
 
 use super::combine::Row;
 use super::forward::{Batch, Recompute};
-use super::rows::scale_by_power;
+use super::rows::{Norm, contiguous, scale_by_power};
 use super::scratch::Pieces;
 
 /// What the backward pass reads beside the [`Batch`].
@@ -46,7 +47,7 @@ pub(super) struct Workspace<'a, A> {
     /// The shifts of the tile at hand.
     shifts: Vec<A>,
     /// A block of weights, if it has to be copied.
-    weights: Vec<A>,
+    copy: Vec<A>,
 }
 
 impl<'a, A: Float> Workspace<'a, A> {
@@ -60,7 +61,7 @@ impl<'a, A: Float> Workspace<'a, A> {
             },
             tile,
             shifts: Vec::new(),
-            weights: Vec::new(),
+            copy: Vec::new(),
         }
     }
 }
@@ -110,6 +111,7 @@ impl<A: Float> ScaledFeatures<'_, A> {
 /// ∂L/∂W of one block, to `out`; and ∂L/∂b, if there is room for it.
 pub(super) fn block<A: Float>(
     batch: &Batch<'_, A>,
+    weights: ArrayView2<'_, A>,
     coefficients: &Coefficients<'_, A>,
     workspace: &mut Workspace<'_, A>,
     block: usize,
@@ -124,10 +126,14 @@ pub(super) fn block<A: Float>(
         scaled,
         tile,
         shifts,
-        weights,
+        copy,
     } = workspace;
-    let weights = batch.weights.block(plan, block, weights);
+    let all_weights = weights;
+    let weights = batch.normalised.block(all_weights, plan, block, copy);
     let mut bias_sums = vec![0.0_f64; grad_bias.len()];
+    if plan.rows == 0 {
+        out.fill(A::zero());
+    }
 
     for rows in plan.tiles() {
         let height = rows.len();
@@ -144,7 +150,7 @@ pub(super) fn block<A: Float>(
             batch.logits(&rows, block, weights, tile);
             arch.dispatch(Recompute {
                 tile: &mut *tile,
-                inverse_norms: &batch.weights.inverse_norms[classes.clone()],
+                inverse_norms: &batch.normalised.inverse_norms[classes.clone()],
                 shifts,
             });
             tile
@@ -170,16 +176,16 @@ pub(super) fn block<A: Float>(
         weights,
         inverse_norms: coefficients
             .normalised
-            .then(|| &batch.weights.inverse_norms[classes.clone()]),
+            .then(|| &batch.normalised.inverse_norms[classes.clone()]),
         dim,
         power: -coefficients.boost,
     });
-    if batch.weights.rescaled[block] {
-        let mut copy = Vec::new();
+    if batch.normalised.rescaled[block] {
+        let mut row_copy = Vec::new();
         for (class, row) in classes.clone().zip(out.chunks_exact_mut(dim)) {
-            let power = -batch.weights.power(plan, class, &mut copy);
+            let power = Norm::of(contiguous(all_weights.row(class), &mut row_copy)).power();
             for entry in row {
-                *entry = A::narrow(scale_by_power(entry.widen(), power));
+                *entry = A::narrow(scale_by_power(entry.widen(), -power));
             }
         }
     }
@@ -256,49 +262,116 @@ fn dot_in_lanes<A: Float>(a: &[A], b: &[A]) -> A {
     lanes.iter().fold(A::zero(), |sum, &lane| sum + lane)
 }
 
-/// ∂L/∂W of all classes, to `out`, and ∂L/∂b if `grad_bias` is not empty.
-pub(super) fn all<A: Float>(
-    batch: &Batch<'_, A>,
-    coefficients: &Coefficients<'_, A>,
-    features: &mut [A],
-    tiles: &mut [A],
-    mut out: ArrayViewMut2<'_, A>,
-    grad_bias: &mut [A],
-) {
-    let plan = &batch.plan;
-    let mut features = Pieces::over(features);
-    let mut tiles = Pieces::over(tiles);
-    let mut out = Pieces::over(out.as_slice_mut().expect("outputs are row-major"));
-    let mut bias = Pieces::over(grad_bias);
-    let tasks = (0..plan.segments)
-        .map(|segment| {
-            let blocks = plan.segment(segment);
-            let classes = plan.classes_of(&blocks).len();
-            let workspace = Workspace::new(
-                features.take(plan.tile_rows * plan.dim),
-                tiles.take(if coefficients.kept.is_some() {
+/// What the backward pass works in.
+#[derive(Debug)]
+pub(super) struct Buffers<'a, A> {
+    /// A tile of scaled features for each segment.
+    pub(super) features: &'a mut [A],
+    /// A tile of logits for each segment, unless the exponentials were kept.
+    pub(super) tiles: &'a mut [A],
+}
+
+impl<'a, A: Float> Buffers<'a, A> {
+    /// One workspace for each segment.
+    fn workspaces(self, batch: &Batch<'_, A>, kept: bool) -> Vec<Workspace<'a, A>> {
+        let plan = &batch.plan;
+        let mut features = Pieces::over(self.features);
+        let mut tiles = Pieces::over(self.tiles);
+        (0..plan.segments)
+            .map(|_| {
+                let tile = if kept {
                     0
                 } else {
                     plan.tile_rows * plan.block_classes
-                }),
-            );
-            let grad_bias = bias.take(if batch.bias.is_some() { classes } else { 0 });
+                };
+                Workspace::new(features.take(plan.tile_rows * plan.dim), tiles.take(tile))
+            })
+            .collect()
+    }
+}
+
+/// ∂L/∂W of all classes, to `out`, and ∂L/∂b if `grad_bias` is not empty.
+pub(super) fn all<A: Float>(
+    batch: &Batch<'_, A>,
+    weights: ArrayView2<'_, A>,
+    coefficients: &Coefficients<'_, A>,
+    buffers: Buffers<'_, A>,
+    out: &mut [A],
+    grad_bias: &mut [A],
+) {
+    let plan = &batch.plan;
+    let mut out = Pieces::over(out);
+    let mut bias = Pieces::over(grad_bias);
+    let bias_of = |classes: usize| if batch.bias.is_some() { classes } else { 0 };
+    let tasks = buffers
+        .workspaces(batch, coefficients.kept.is_some())
+        .into_iter()
+        .enumerate()
+        .map(|(segment, workspace)| {
+            let blocks = plan.segment(segment);
+            let classes = plan.classes_of(&blocks).len();
+            let grad_bias = bias.take(bias_of(classes));
             (blocks, workspace, out.take(classes * plan.dim), grad_bias)
         })
         .collect();
     parallel::for_each(tasks, |(blocks, mut workspace, out, grad_bias)| {
         let mut out = Pieces::over(out);
-        let mut grad_bias = Pieces::over(grad_bias);
+        let mut bias = Pieces::over(grad_bias);
         for index in blocks {
             let classes = plan.block(index).len();
+            let out = out.take(classes * plan.dim);
+            let grad_bias = bias.take(bias_of(classes));
             block(
                 batch,
+                weights,
                 coefficients,
                 &mut workspace,
                 index,
-                out.take(classes * plan.dim),
-                grad_bias.take(if batch.bias.is_some() { classes } else { 0 }),
+                out,
+                grad_bias,
             );
         }
     });
+}
+
+/// ∂L/∂W, as many blocks at a time as there are workspaces, each handed to `update` in the order of the classes with the
+/// weights that it is the gradient of.
+pub(super) fn stream<A: Float>(
+    batch: &Batch<'_, A>,
+    mut weights: ArrayViewMut2<'_, A>,
+    coefficients: &Coefficients<'_, A>,
+    buffers: Buffers<'_, A>,
+    gradients: &mut [A],
+    grad_bias: &mut [A],
+    update: &mut dyn FnMut(ClassBlock<'_, A>),
+) {
+    let plan = &batch.plan;
+    let mut bias = Pieces::over(grad_bias);
+    let mut workspaces = buffers.workspaces(batch, coefficients.kept.is_some());
+    let in_flight = workspaces.len();
+    for first in (0..plan.blocks()).step_by(in_flight) {
+        let blocks = first..(first + in_flight).min(plan.blocks());
+        let mut free = Pieces::over(&mut *gradients);
+        let mut tasks: Vec<_> = Vec::with_capacity(blocks.len());
+        for (index, workspace) in blocks.clone().zip(&mut workspaces) {
+            let classes = plan.block(index).len();
+            let grad_bias = bias.take(if batch.bias.is_some() { classes } else { 0 });
+            tasks.push((index, workspace, free.take(classes * plan.dim), grad_bias));
+        }
+        let view = weights.view();
+        parallel::for_each(tasks, |(index, workspace, out, grad_bias)| {
+            block(batch, view, coefficients, workspace, index, out, grad_bias);
+        });
+        let mut done = Pieces::over(&mut *gradients);
+        for index in blocks {
+            let classes = plan.block(index);
+            let shape = (classes.len(), plan.dim);
+            let gradient = &*done.take(shape.0 * shape.1);
+            update(ClassBlock {
+                weights: weights.slice_axis_mut(Axis(0), Slice::from(classes.clone())),
+                gradient: ArrayView2::from_shape(shape, gradient).expect("the block's length"),
+                classes,
+            });
+        }
+    }
 }

@@ -10,7 +10,7 @@ use ndarray::{ArrayView2, Axis, Slice};
 use crate::error::Error;
 use crate::float::Float;
 
-use super::rows::{Norm, contiguous, scale_by_power};
+use super::rows::{Norm, scale_by_power};
 
 /// Rows of one tile, at most.
 const TILE_ROWS: usize = 256;
@@ -20,6 +20,17 @@ const TILE_ENTRIES: usize = 1 << 16;
 const BLOCK_CLASSES: Range<usize> = 64..1024;
 /// Pieces of work, about: enough to keep many threads busy to the end, few enough to sum their results in no time.
 const TASKS: usize = 24;
+
+/// What an evaluation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// The loss alone.
+    Loss,
+    /// The loss and all gradients.
+    Gradients,
+    /// The same, with ∂W handed out block by block.
+    Stream,
+}
 
 /// How an evaluation is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +44,7 @@ pub(super) struct Plan {
     pub(super) block_classes: usize,
     /// Segments that the blocks are dealt into.
     pub(super) segments: usize,
-    /// Whether there is a backward pass.
-    pub(super) gradients: bool,
+    pub(super) aim: Aim,
     /// Whether the forward pass keeps its exponentials for the backward pass, or has them computed again.
     pub(super) keeps: bool,
 }
@@ -52,7 +62,7 @@ impl Plan {
         rows: usize,
         classes: usize,
         dim: usize,
-        gradients: bool,
+        aim: Aim,
         limit: usize,
     ) -> Result<Self, Error> {
         let tiles = rows.div_ceil(TILE_ROWS).max(1);
@@ -72,8 +82,8 @@ impl Plan {
             tile_rows,
             block_classes,
             segments: TASKS.div_ceil(tiles).min(blocks),
-            gradients,
-            keeps: gradients,
+            aim,
+            keeps: aim != Aim::Loss,
         };
         // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well.
         let least = loop {
@@ -145,13 +155,13 @@ impl Plan {
             row_vectors: by_row,
             inverse_norms: self.classes,
             row_segments: self.rows * self.segments,
-            accumulators: if self.gradients {
-                by_row * self.segments
-            } else {
-                0
+            accumulators: match self.aim {
+                Aim::Loss => 0,
+                Aim::Gradients | Aim::Stream => by_row * self.segments,
             },
+            // Saturating, for what does not fit into an address is never kept.
             exponentials: if self.keeps {
-                self.rows * self.classes
+                self.rows.saturating_mul(self.classes)
             } else {
                 self.rows * self.segments * self.block_classes
             },
@@ -159,6 +169,10 @@ impl Plan {
                 self.rows * self.blocks()
             } else {
                 0
+            },
+            gradient_blocks: match self.aim {
+                Aim::Loss | Aim::Gradients => 0,
+                Aim::Stream => self.segments * self.block_classes * self.dim,
             },
             blocks: self.blocks(),
         }
@@ -180,6 +194,8 @@ pub(super) struct Sizes {
     pub(super) exponentials: usize,
     /// The shift of each row in each block, if the exponentials are kept.
     pub(super) block_shifts: usize,
+    /// As many blocks of ∂W as there are segments, if they are handed out.
+    pub(super) gradient_blocks: usize,
     /// A flag for each block.
     pub(super) blocks: usize,
 }
@@ -187,47 +203,49 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Numbers of the element type.
     pub(super) fn elements(&self) -> usize {
-        4 * self.row_vectors
+        let others = 4 * self.row_vectors
             + self.inverse_norms
             + 2 * self.row_segments
             + self.accumulators
-            + self.exponentials
             + self.block_shifts
+            + self.gradient_blocks;
+        others.saturating_add(self.exponentials)
     }
 
     fn bytes<A>(&self) -> usize {
-        self.elements() * size_of::<A>() + self.row_segments * size_of::<f64>() + self.blocks
+        self.elements()
+            .saturating_mul(size_of::<A>())
+            .saturating_add(self.row_segments * size_of::<f64>() + self.blocks)
     }
 }
 
-/// The class weights, block by block, in the form that the products take: row-major, and far from both ends of the range
-/// of the element type.
+/// How the class weights are normalised, and brought block by block into the form that the products take: row-major, and
+/// far from both ends of the range of the element type.
 #[derive(Debug)]
-pub(super) struct Weights<'a, A> {
-    pub(super) view: ArrayView2<'a, A>,
+pub(super) struct Normalised<'a, A> {
     /// 1/‖w_j‖ of the rows as [`block`](Self::block) gives them; 1 if the layer does not normalise them.
     pub(super) inverse_norms: &'a [A],
     /// Whether a block holds rows of extreme norm, which are scaled by powers of two.
     pub(super) rescaled: &'a [bool],
 }
 
-impl<A: Float> Weights<'_, A> {
-    /// The rows of one block, row-major: the caller's own memory if it can be, a copy in `buffer` if not.
+impl<A: Float> Normalised<'_, A> {
+    /// The rows of one block of `weights`, row-major: the caller's own memory if it can be, a copy in `buffer` if not.
     pub(super) fn block<'b>(
-        &'b self,
+        &self,
+        weights: ArrayView2<'b, A>,
         plan: &Plan,
         block: usize,
         buffer: &'b mut Vec<A>,
     ) -> &'b [A] {
         let classes = plan.block(block);
         if !self.rescaled[block]
-            && let Some(weights) = self.view.to_slice()
+            && let Some(weights) = weights.to_slice()
         {
             return &weights[classes.start * plan.dim..classes.end * plan.dim];
         }
         buffer.clear();
-        for row in self
-            .view
+        for row in weights
             .slice_axis(Axis(0), Slice::from(classes))
             .outer_iter()
         {
@@ -241,14 +259,5 @@ impl<A: Float> Weights<'_, A> {
             }
         }
         buffer
-    }
-
-    /// The power of two by which row `class` was divided in [`block`](Self::block).
-    pub(super) fn power(&self, plan: &Plan, class: usize, buffer: &mut Vec<A>) -> i32 {
-        if self.rescaled[class / plan.block_classes] {
-            Norm::of(contiguous(self.view.row(class), buffer)).power()
-        } else {
-            0
-        }
     }
 }

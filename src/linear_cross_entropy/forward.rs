@@ -8,12 +8,13 @@
 use core::ops::Range;
 
 use faer::{MatMut, MatRef};
+use ndarray::ArrayView2;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::float::Float;
 use crate::parallel;
 
-use super::blocks::{Piece, Plan, Sizes, Weights};
+use super::blocks::{Aim, Normalised, Piece, Plan, Sizes};
 use super::scratch::Pieces;
 
 /// A shift of 0 serves a row whose first largest logit is within ± this.
@@ -21,22 +22,22 @@ const NEAR_ZERO: f64 = 20.0;
 /// How many exponentials, sums or maxima run side by side.
 const LANES: usize = 32;
 
-/// What both passes read: the scaled features, the class weights and who belongs where.
+/// What both passes read: the scaled features, the norms of the class weights and who belongs where.
 #[derive(Debug)]
 pub(super) struct Batch<'a, A> {
     pub(super) plan: Plan,
-    pub(super) weights: Weights<'a, A>,
+    pub(super) normalised: Normalised<'a, A>,
     pub(super) bias: Option<&'a [f64]>,
     /// N×d: features times whatever makes `features · ŵ` the logit.
     pub(super) features: &'a [A],
     pub(super) labels: &'a [usize],
     /// The rows, by label.
-    pub(super) by_label: &'a [usize],
+    pub(super) by_label: Vec<usize>,
 }
 
 impl<'a, A: Float> Batch<'a, A> {
     /// The rows whose label is in `classes`, in the order of label and row.
-    pub(super) fn rows_of(&self, classes: &Range<usize>) -> &'a [usize] {
+    pub(super) fn rows_of(&self, classes: &Range<usize>) -> &[usize] {
         let below = |class: usize| {
             self.by_label
                 .partition_point(|&row| self.labels[row] < class)
@@ -108,7 +109,12 @@ struct Task<'a, A> {
 }
 
 /// Runs the forward pass over all pieces.
-pub(super) fn run<A: Float>(batch: &Batch<'_, A>, sizes: &Sizes, out: &mut Sums<'_, A>) {
+pub(super) fn run<A: Float>(
+    batch: &Batch<'_, A>,
+    weights: ArrayView2<'_, A>,
+    sizes: &Sizes,
+    out: &mut Sums<'_, A>,
+) {
     let plan = &batch.plan;
     let mut sums = Pieces::over(out.totals);
     let mut shifts = Pieces::over(out.shifts);
@@ -143,10 +149,10 @@ pub(super) fn run<A: Float>(batch: &Batch<'_, A>, sizes: &Sizes, out: &mut Sums<
             }
         })
         .collect();
-    parallel::for_each(tasks, |task| run_piece(batch, task));
+    parallel::for_each(tasks, |task| run_piece(batch, weights, task));
 }
 
-fn run_piece<A: Float>(batch: &Batch<'_, A>, task: Task<'_, A>) {
+fn run_piece<A: Float>(batch: &Batch<'_, A>, all_weights: ArrayView2<'_, A>, task: Task<'_, A>) {
     let plan = &batch.plan;
     let Task {
         piece,
@@ -168,11 +174,13 @@ fn run_piece<A: Float>(batch: &Batch<'_, A>, task: Task<'_, A>) {
         let classes = plan.block(block);
         let width = classes.len();
         let tile = &mut exponentials[kept..kept + height * width];
-        let weights = batch.weights.block(plan, block, &mut buffer);
+        let weights = batch
+            .normalised
+            .block(all_weights, plan, block, &mut buffer);
         batch.logits(&piece.rows, block, weights, tile);
         arch.dispatch(Exponentials {
             tile: &mut *tile,
-            inverse_norms: &batch.weights.inverse_norms[classes],
+            inverse_norms: &batch.normalised.inverse_norms[classes],
             sums: &mut *sums,
             shifts: &mut *shifts,
             maxima: &mut *maxima,
@@ -186,7 +194,7 @@ fn run_piece<A: Float>(batch: &Batch<'_, A>, task: Task<'_, A>) {
             block_shifts[index * height..(index + 1) * height].copy_from_slice(shifts);
             kept += tile.len();
         }
-        if plan.gradients {
+        if plan.aim != Aim::Loss {
             A::product(
                 MatMut::from_row_major_slice_mut(accumulator, height, plan.dim),
                 index > 0,

@@ -13,16 +13,16 @@ mod rows;
 mod scratch;
 mod target;
 
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
 use crate::check;
 use crate::error::{Argument, Error};
 use crate::float::Float;
-use crate::loss::{Evaluation, Forward, Targets};
+use crate::loss::{ClassBlock, Evaluation, Forward, Targets};
 use crate::margin::Margin;
 
-use backward::{Coefficients, Kept};
-use blocks::{Plan, Weights};
+use backward::{Buffers, Coefficients, Kept};
+use blocks::{Aim, Normalised, Plan};
 use combine::{FeatureGradient, Normalisation, Row};
 use forward::{Batch, Sums};
 use scratch::Pieces;
@@ -106,6 +106,24 @@ macro_rules! softmax_family {
                 )
             }
 
+            fn evaluate_streamed(
+                &self,
+                features: ndarray::ArrayView2<'_, A>,
+                weights: ndarray::ArrayViewMut2<'_, A>,
+                targets: &$crate::loss::Targets<'_, A>,
+                evaluation: &mut $crate::loss::Evaluation<A>,
+                update: &mut dyn FnMut($crate::loss::ClassBlock<'_, A>),
+            ) -> Result<(), $crate::error::Error> {
+                $crate::linear_cross_entropy::evaluate_streamed(
+                    &self.head(),
+                    features,
+                    weights,
+                    targets,
+                    evaluation,
+                    update,
+                )
+            }
+
             $($($item)*)?
         }
     };
@@ -120,15 +138,7 @@ pub(crate) fn forward<A: Float>(
     targets: &Targets<'_, A>,
 ) -> Result<Forward<A>, Error> {
     let mut scratch = Scratch::default();
-    passed(
-        head,
-        features,
-        weights,
-        targets,
-        false,
-        &mut scratch,
-        |passed| passed.figures(),
-    )
+    Passed::new(head, features, weights, targets, Aim::Loss, &mut scratch)?.figures()
 }
 
 /// The loss and all gradients.
@@ -139,21 +149,59 @@ pub(crate) fn evaluate_into<A: Float>(
     targets: &Targets<'_, A>,
     evaluation: &mut Evaluation<A>,
 ) -> Result<(), Error> {
+    with_scratch(evaluation, |evaluation, scratch| {
+        let mut passed = Passed::new(head, features, weights, targets, Aim::Gradients, scratch)?;
+        passed.write_features(evaluation)?;
+        let out = shaped(&mut evaluation.grad_weights, weights.dim());
+        let out = out.as_slice_mut().expect("just shaped");
+        let grad_bias = passed.grad_bias(&mut evaluation.grad_learnables);
+        let (batch, coefficients, buffers, _) = passed.backward();
+        backward::all(batch, weights, &coefficients, buffers, out, grad_bias);
+        Ok(())
+    })
+}
+
+/// The same, with ∂W handed to `update` block by block instead of kept.
+pub(crate) fn evaluate_streamed<A: Float>(
+    head: &Head<'_>,
+    features: ArrayView2<'_, A>,
+    weights: ArrayViewMut2<'_, A>,
+    targets: &Targets<'_, A>,
+    evaluation: &mut Evaluation<A>,
+    update: &mut dyn FnMut(ClassBlock<'_, A>),
+) -> Result<(), Error> {
+    with_scratch(evaluation, |evaluation, scratch| {
+        let view = weights.view();
+        let mut passed = Passed::new(head, features, view, targets, Aim::Stream, scratch)?;
+        passed.write_features(evaluation)?;
+        evaluation.grad_weights = Array2::default((0, features.ncols()));
+        let grad_bias = passed.grad_bias(&mut evaluation.grad_learnables);
+        let (batch, coefficients, buffers, gradients) = passed.backward();
+        backward::stream(
+            batch,
+            weights,
+            &coefficients,
+            buffers,
+            gradients,
+            grad_bias,
+            update,
+        );
+        Ok(())
+    })
+}
+
+/// Lends the evaluation's working memory to `work`, beside the rest of it.
+fn with_scratch<A: Float, T>(
+    evaluation: &mut Evaluation<A>,
+    work: impl FnOnce(&mut Evaluation<A>, &mut Scratch<A>) -> T,
+) -> T {
     let mut scratch = core::mem::take(&mut evaluation.scratch);
-    let result = passed(
-        head,
-        features,
-        weights,
-        targets,
-        true,
-        &mut scratch,
-        |passed| passed.backward(evaluation),
-    );
+    let result = work(evaluation, &mut scratch);
     evaluation.scratch = scratch;
     result
 }
 
-/// The state of an evaluation after its forward pass.
+/// An evaluation after its forward pass.
 struct Passed<'a, A> {
     head: &'a Head<'a>,
     batch: Batch<'a, A>,
@@ -162,125 +210,99 @@ struct Passed<'a, A> {
     rows: Vec<Row>,
     /// rᵢ/N or rᵢ.
     coefficients: Vec<f64>,
-    /// 1/‖x‖, and 1 for rows that are not normalised.
+    /// 1/‖x‖, wherever it is needed.
     inverse_norms: Vec<f64>,
     /// The most that a row of ∂W can be before it is divided by its norm.
     weight_gradient_bound: f64,
+    /// ∂z_y/∂x and ∂z_y/∂w_y, N×d each.
     by_feature: &'a [A],
     by_weight: &'a [A],
     grad_features: &'a mut [A],
+    gradient_blocks: &'a mut [A],
 }
 
-/// Checks the arguments, runs the forward pass in `scratch`, and hands its state to `finish`.
-fn passed<A: Float, T>(
-    head: &Head<'_>,
-    features: ArrayView2<'_, A>,
-    weights: ArrayView2<'_, A>,
-    targets: &Targets<'_, A>,
-    gradients: bool,
-    scratch: &mut Scratch<A>,
-    finish: impl FnOnce(Passed<'_, A>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    check::batch(features, weights, Argument::ClassWeights, targets)?;
-    if let Some(bias) = head.bias()
-        && bias.len() != weights.nrows()
-    {
-        return Err(Error::RowCount {
-            argument: Argument::Bias,
-            expected: weights.nrows(),
-            found: bias.len(),
-        });
-    }
-    let (n, d) = features.dim();
-    let plan = Plan::new::<A>(n, weights.nrows(), d, gradients, scratch.limit())?;
-    let sizes = plan.sizes();
+impl<'a, A: Float> Passed<'a, A> {
+    /// Checks the arguments, and runs the forward pass in `scratch`.
+    fn new(
+        head: &'a Head<'a>,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'a, A>,
+        aim: Aim,
+        scratch: &'a mut Scratch<A>,
+    ) -> Result<Self, Error> {
+        check::batch(features, weights, Argument::ClassWeights, targets)?;
+        if let Some(bias) = head.bias()
+            && bias.len() != weights.nrows()
+        {
+            return Err(Error::RowCount {
+                argument: Argument::Bias,
+                expected: weights.nrows(),
+                found: bias.len(),
+            });
+        }
+        let (n, d) = features.dim();
+        let labels = targets.labels();
+        let plan = Plan::new::<A>(n, weights.nrows(), d, aim, scratch.limit())?;
+        let sizes = plan.sizes();
 
-    let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
-    let inverse_norms = elements.take(sizes.inverse_norms);
-    let scaled = elements.take(sizes.row_vectors);
-    let by_feature = elements.take(sizes.row_vectors);
-    let by_weight = elements.take(sizes.row_vectors);
-    let grad_features = elements.take(sizes.row_vectors);
-    let mut sums = Sums {
-        totals: Pieces::of(&mut scratch.doubles, sizes.row_segments).take(sizes.row_segments),
-        shifts: elements.take(sizes.row_segments),
-        maxima: elements.take(sizes.row_segments),
-        accumulators: elements.take(sizes.accumulators),
-        exponentials: elements.take(sizes.exponentials),
-        block_shifts: elements.take(sizes.block_shifts),
-    };
-    let rescaled = Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks);
+        let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
+        let mut doubles = Pieces::of(&mut scratch.doubles, sizes.row_segments);
+        let rescaled = Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks);
+        let inverse_norms = elements.take(sizes.inverse_norms);
+        let scaled = elements.take(sizes.row_vectors);
+        let by_feature = elements.take(sizes.row_vectors);
+        let by_weight = elements.take(sizes.row_vectors);
 
-    let x_norms = prepare::scale_features(head, features, scaled)?;
-    let w_norms = prepare::scan_weights(head, &plan, weights, inverse_norms, rescaled)?;
-    prepare::check_logits::<A>(head, &x_norms, &w_norms)?;
-    let target_rows = target::find_all(
-        head,
-        features,
-        weights,
-        targets.labels(),
-        by_feature,
-        by_weight,
-    )?;
+        let x_norms = prepare::scale_features(head, features, scaled)?;
+        let w_norms = prepare::scan_weights(head, &plan, weights, inverse_norms, rescaled)?;
+        prepare::check_logits::<A>(head, &x_norms, &w_norms)?;
+        let found = target::find_all(head, features, weights, labels, by_feature, by_weight)?;
+        let coefficients = check::coefficients(targets);
+        let weight_gradient_bound =
+            prepare::check_weight_gradient::<A>(head, &coefficients, &x_norms, &w_norms, &found)?;
 
-    let coefficients = check::coefficients(targets);
-    let mut weight_gradient_bound = 0.0_f64;
-    let mut target_bound = 0.0_f64;
-    for ((coefficient, norm), target) in coefficients.iter().zip(&x_norms).zip(&target_rows) {
-        let length = match head.layer {
-            Layer::Cosine { scale } => scale,
-            _ => norm.value(),
+        let mut by_label: Vec<usize> = (0..n).collect();
+        by_label.sort_by_key(|&row| labels[row]);
+        let batch = Batch {
+            plan,
+            normalised: Normalised {
+                inverse_norms,
+                rescaled,
+            },
+            bias: head.bias(),
+            features: scaled,
+            labels,
+            by_label,
         };
-        weight_gradient_bound += coefficient.abs() * length;
-        target_bound += coefficient.abs() * target.steepest;
-    }
-    let shortest = if head.normalises_weights() {
-        w_norms.shortest
-    } else {
-        1.0
-    };
-    if gradients && weight_gradient_bound / shortest + target_bound > A::max_value().widen() {
-        return Err(Error::Overflow {
-            quantity: "gradient",
-            argument: Argument::ClassWeights,
-            row: w_norms.shortest_row,
-        });
+        let mut sums = Sums {
+            totals: doubles.take(sizes.row_segments),
+            shifts: elements.take(sizes.row_segments),
+            maxima: elements.take(sizes.row_segments),
+            accumulators: elements.take(sizes.accumulators),
+            exponentials: elements.take(sizes.exponentials),
+            block_shifts: elements.take(sizes.block_shifts),
+        };
+        forward::run(&batch, weights, &sizes, &mut sums);
+        let rows = (0..n)
+            .map(|row| Row::combine(&plan, &sums, row, &found[row]))
+            .collect();
+        Ok(Self {
+            head,
+            batch,
+            sums,
+            targets: found,
+            rows,
+            coefficients,
+            inverse_norms: x_norms.iter().map(|norm| 1.0 / norm.value()).collect(),
+            weight_gradient_bound,
+            by_feature,
+            by_weight,
+            grad_features: elements.take(sizes.row_vectors),
+            gradient_blocks: elements.take(sizes.gradient_blocks),
+        })
     }
 
-    let mut by_label: Vec<usize> = (0..n).collect();
-    by_label.sort_by_key(|&row| targets.labels()[row]);
-    let batch = Batch {
-        plan,
-        weights: Weights {
-            view: weights,
-            inverse_norms,
-            rescaled,
-        },
-        bias: head.bias(),
-        features: scaled,
-        labels: targets.labels(),
-        by_label: &by_label,
-    };
-    forward::run(&batch, &sizes, &mut sums);
-    let rows = (0..n)
-        .map(|row| Row::combine(&plan, &sums, row, &target_rows[row]))
-        .collect();
-    finish(Passed {
-        head,
-        batch,
-        sums,
-        targets: target_rows,
-        rows,
-        coefficients,
-        inverse_norms: x_norms.iter().map(|norm| 1.0 / norm.value()).collect(),
-        weight_gradient_bound,
-        by_feature,
-        by_weight,
-        grad_features,
-    })
-}
-
-impl<A: Float> Passed<'_, A> {
     fn figures(&self) -> Result<Forward<A>, Error> {
         let losses = self.rows.iter().map(|row| row.loss);
         let (loss, row_losses) = check::reduce(&self.coefficients, losses)?;
@@ -303,7 +325,8 @@ impl<A: Float> Passed<'_, A> {
         })
     }
 
-    fn backward(self, evaluation: &mut Evaluation<A>) -> Result<(), Error> {
+    /// Writes everything of the evaluation but the gradients of the classes; on error, nothing.
+    fn write_features(&mut self, evaluation: &mut Evaluation<A>) -> Result<(), Error> {
         let forward = self.figures()?;
         let plan = self.batch.plan;
         let mut cosines = vec![0.0; plan.rows];
@@ -324,12 +347,10 @@ impl<A: Float> Passed<'_, A> {
 
         // From here on nothing can fail, and the caller's arrays are written.
         evaluation.forward = forward;
-        let shape = (plan.rows, plan.dim);
-        shaped(&mut evaluation.grad_features, shape)
+        shaped(&mut evaluation.grad_features, (plan.rows, plan.dim))
             .as_slice_mut()
             .expect("just shaped")
             .copy_from_slice(self.grad_features);
-        shaped(&mut evaluation.grad_weights, (plan.classes, plan.dim));
         evaluation.grad_centers = Array2::default((0, 0));
         evaluation.grad_learnables = match self.head.layer {
             Layer::Linear { bias: Some(bias) } => Array1::zeros(bias.len()),
@@ -345,29 +366,34 @@ impl<A: Float> Passed<'_, A> {
             }
             _ => Array1::default(0),
         };
-        if plan.rows == 0 {
-            evaluation.grad_weights.fill(A::zero());
-            return Ok(());
+        Ok(())
+    }
+
+    /// Where ∂L/∂b goes: nowhere, if the loss has no bias.
+    fn grad_bias<'b>(&self, learnables: &'b mut Array1<A>) -> &'b mut [A] {
+        match self.batch.bias {
+            Some(_) => learnables.as_slice_mut().unwrap_or_default(),
+            None => &mut [],
         }
+    }
+
+    /// What the backward pass takes: the batch, the coefficients, working memory, and blocks to hand out.
+    fn backward(&mut self) -> (&Batch<'a, A>, Coefficients<'_, A>, Buffers<'_, A>, &mut [A]) {
         let headroom = if self.weight_gradient_bound > 0.0 {
             A::MAX_EXPONENT - rows::binary_exponent(self.weight_gradient_bound)
         } else {
             A::MAX_BOOST
         };
-        let Sums {
-            accumulators,
-            exponentials,
-            block_shifts,
-            ..
-        } = self.sums;
-        let (kept, tiles): (_, &mut [A]) = if plan.keeps {
+        // The sums have served: the scaled features of the backward pass take their place.
+        let features = &mut *self.sums.accumulators;
+        let (kept, tiles): (_, &mut [A]) = if self.batch.plan.keeps {
             let kept = Kept {
-                exponentials,
-                block_shifts,
+                exponentials: self.sums.exponentials,
+                block_shifts: self.sums.block_shifts,
             };
             (Some(kept), &mut [])
         } else {
-            (None, exponentials)
+            (None, &mut *self.sums.exponentials)
         };
         let coefficients = Coefficients {
             rows: &self.rows,
@@ -377,19 +403,8 @@ impl<A: Float> Passed<'_, A> {
             normalised: self.head.normalises_weights(),
             boost: headroom.min(A::MAX_BOOST),
         };
-        let bias = match self.head.layer {
-            Layer::Linear { bias: Some(_) } => evaluation.grad_learnables.as_slice_mut(),
-            _ => None,
-        };
-        backward::all(
-            &self.batch,
-            &coefficients,
-            accumulators,
-            tiles,
-            evaluation.grad_weights.view_mut(),
-            bias.unwrap_or_default(),
-        );
-        Ok(())
+        let buffers = Buffers { features, tiles };
+        (&self.batch, coefficients, buffers, self.gradient_blocks)
     }
 }
 

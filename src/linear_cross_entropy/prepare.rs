@@ -12,6 +12,7 @@ use crate::parallel;
 use super::blocks::Plan;
 use super::rows::{Norm, contiguous, scale_by_power};
 use super::scratch::Pieces;
+use super::target::Target;
 use super::{Head, Layer};
 
 /// Writes s x̂, or x, and returns the norms.
@@ -184,5 +185,39 @@ pub(super) fn check_logits<A: Float>(
             argument: Argument::Features,
             row,
         }),
+    }
+}
+
+/// Refuses batches whose ∂W might not be representable; returns a bound of its rows, before they are divided by their norm.
+pub(super) fn check_weight_gradient<A: Float>(
+    head: &Head<'_>,
+    coefficients: &[f64],
+    features: &[Norm],
+    weights: &WeightNorms,
+    targets: &[Target],
+) -> Result<f64, Error> {
+    let mut bound = 0.0;
+    let mut target_bound = 0.0;
+    for ((coefficient, norm), target) in coefficients.iter().zip(features).zip(targets) {
+        let length = match head.layer {
+            Layer::Cosine { scale } => scale,
+            _ => norm.value(),
+        };
+        bound += coefficient.abs() * length;
+        target_bound += coefficient.abs() * target.steepest;
+    }
+    let divisor = if head.normalises_weights() {
+        weights.shortest
+    } else {
+        1.0
+    };
+    if bound / divisor + target_bound <= A::max_value().widen() {
+        Ok(bound)
+    } else {
+        Err(Error::Overflow {
+            quantity: "gradient",
+            argument: Argument::ClassWeights,
+            row: weights.shortest_row,
+        })
     }
 }
