@@ -1,0 +1,235 @@
+//! A multilayer perceptron with batch normalisation last, its backward pass, and stochastic gradient descent.
+//!
+//! Its layers are rectified between, batch-normalised after. The normalisation keeps the embeddings centred at the
+//! origin, so that their directions can use the whole sphere: what every loss of angles needs.
+
+use margin_losses::ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+const LEARNING_RATE: f32 = 0.02;
+const MOMENTUM: f32 = 0.9;
+/// How much of each batch enters the running statistics.
+const RUNNING_SHARE: f32 = 0.1;
+/// Keeps the inverse deviation of a constant column finite.
+const VARIANCE_FLOOR: f32 = 1e-5;
+
+/// A learnable matrix, with the velocity that momentum gives it. Vectors are matrices of one row.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub(crate) value: Array2<f32>,
+    velocity: Array2<f32>,
+}
+
+impl Parameter {
+    pub(crate) fn new(value: Array2<f32>) -> Self {
+        Self {
+            velocity: Array2::zeros(value.raw_dim()),
+            value,
+        }
+    }
+
+    /// One step of stochastic gradient descent with momentum.
+    pub(crate) fn descend(&mut self, gradient: &Array2<f32>) {
+        Zip::from(&mut self.value)
+            .and(&mut self.velocity)
+            .and(gradient)
+            .for_each(|value, velocity, &gradient| {
+                *velocity = MOMENTUM * *velocity + gradient;
+                *value -= LEARNING_RATE * *velocity;
+            });
+    }
+}
+
+/// A fully connected layer, `x Wᵀ + b`.
+#[derive(Clone, Debug)]
+struct Linear {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl Linear {
+    /// He's uniform initialisation: the variance 2/inputs keeps the scale of rectified activations through the layers.
+    fn new(inputs: usize, outputs: usize, generator: &mut Xoshiro256PlusPlus) -> Self {
+        let bound = (6.0 / inputs as f32).sqrt();
+        let weight = Array2::from_shape_simple_fn((outputs, inputs), || {
+            generator.random_range(-bound..bound)
+        });
+        Self {
+            weight: Parameter::new(weight),
+            bias: Parameter::new(Array2::zeros((1, outputs))),
+        }
+    }
+
+    fn forward(&self, input: ArrayView2<'_, f32>) -> Array2<f32> {
+        input.dot(&self.weight.value.t()) + &self.bias.value
+    }
+}
+
+/// Batch normalisation (Ioffe and Szegedy 2015): the batch's statistics in training, running ones in evaluation.
+#[derive(Clone, Debug)]
+struct BatchNorm {
+    gain: Parameter,
+    shift: Parameter,
+    running_mean: Array1<f32>,
+    running_variance: Array1<f32>,
+}
+
+/// What the backward pass of the batch normalisation needs of the forward pass.
+#[derive(Debug)]
+struct Normalised {
+    values: Array2<f32>,
+    inverse_deviation: Array1<f32>,
+}
+
+impl BatchNorm {
+    fn new(width: usize) -> Self {
+        Self {
+            gain: Parameter::new(Array2::ones((1, width))),
+            shift: Parameter::new(Array2::zeros((1, width))),
+            running_mean: Array1::zeros(width),
+            running_variance: Array1::ones(width),
+        }
+    }
+
+    fn normalise(input: &Array2<f32>, mean: &Array1<f32>, variance: &Array1<f32>) -> Normalised {
+        let inverse_deviation =
+            variance.mapv(|variance| (variance + VARIANCE_FLOOR).sqrt().recip());
+        Normalised {
+            values: (input - mean) * &inverse_deviation,
+            inverse_deviation,
+        }
+    }
+
+    fn scale(&self, normalised: &Normalised) -> Array2<f32> {
+        &normalised.values * &self.gain.value + &self.shift.value
+    }
+
+    fn train(&mut self, input: &Array2<f32>) -> (Array2<f32>, Normalised) {
+        let rows = input.nrows() as f32;
+        let mean = input.sum_axis(Axis(0)) / rows;
+        let variance = (input - &mean)
+            .mapv(|deviation| deviation * deviation)
+            .sum_axis(Axis(0))
+            / rows;
+
+        let normalised = Self::normalise(input, &mean, &variance);
+        // The running variance estimates that of the population, hence Bessel's correction.
+        let unbiased = variance * (rows / (rows - 1.0));
+        self.running_mean = &self.running_mean * (1.0 - RUNNING_SHARE) + mean * RUNNING_SHARE;
+        self.running_variance =
+            &self.running_variance * (1.0 - RUNNING_SHARE) + unbiased * RUNNING_SHARE;
+        (self.scale(&normalised), normalised)
+    }
+
+    fn evaluate(&self, input: &Array2<f32>) -> Array2<f32> {
+        self.scale(&Self::normalise(
+            input,
+            &self.running_mean,
+            &self.running_variance,
+        ))
+    }
+
+    /// The gradients of the input, the gain and the shift.
+    ///
+    /// Mean and variance are functions of the batch too: the gradient loses its mean and its part along the output.
+    fn backward(&self, normalised: &Normalised, gradient: &Array2<f32>) -> [Array2<f32>; 3] {
+        let rows = gradient.nrows() as f32;
+        let grad_shift = gradient.sum_axis(Axis(0)).insert_axis(Axis(0));
+        let grad_gain = (gradient * &normalised.values)
+            .sum_axis(Axis(0))
+            .insert_axis(Axis(0));
+        let centred = gradient - &(&grad_shift / rows) - &normalised.values * &(&grad_gain / rows);
+        let grad_input = centred * &self.gain.value * &normalised.inverse_deviation;
+        [grad_input, grad_gain, grad_shift]
+    }
+}
+
+/// The network that makes an embedding of an image.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    layers: Vec<Linear>,
+    norm: BatchNorm,
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// The input of each layer.
+    inputs: Vec<Array2<f32>>,
+    normalised: Normalised,
+}
+
+impl Network {
+    /// A network of these widths, from the pixels to the dimension of the embedding.
+    pub(crate) fn new(widths: &[usize], generator: &mut Xoshiro256PlusPlus) -> Self {
+        let dim = widths[widths.len() - 1];
+        Self {
+            layers: widths
+                .windows(2)
+                .map(|pair| Linear::new(pair[0], pair[1], generator))
+                .collect(),
+            norm: BatchNorm::new(dim),
+        }
+    }
+
+    /// The output of the last layer, before it is normalised; `keep` is given the input of each layer.
+    fn project(&self, images: Array2<f32>, mut keep: impl FnMut(Array2<f32>)) -> Array2<f32> {
+        let mut activations = images;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index > 0 {
+                activations.mapv_inplace(|value| value.max(0.0));
+            }
+            let output = layer.forward(activations.view());
+            keep(std::mem::replace(&mut activations, output));
+        }
+        activations
+    }
+
+    /// The embeddings of a training batch of at least two images.
+    pub(crate) fn forward(&mut self, images: Array2<f32>) -> (Array2<f32>, Trace) {
+        let mut inputs = Vec::new();
+        let output = self.project(images, |input| inputs.push(input));
+        let (embeddings, normalised) = self.norm.train(&output);
+        (embeddings, Trace { inputs, normalised })
+    }
+
+    /// The embeddings that the trained network gives, each whatever the others in the batch.
+    pub(crate) fn embed(&self, images: Array2<f32>) -> Array2<f32> {
+        self.norm.evaluate(&self.project(images, drop))
+    }
+
+    /// The gradients of all parameters, in the order of [`parameters`](Self::parameters).
+    pub(crate) fn backward(&self, trace: &Trace, gradient: &Array2<f32>) -> Vec<Array2<f32>> {
+        let [mut gradient, grad_gain, grad_shift] = self.norm.backward(&trace.normalised, gradient);
+        let mut gradients = vec![grad_shift, grad_gain];
+        for (index, (layer, input)) in self.layers.iter().zip(&trace.inputs).enumerate().rev() {
+            gradients.push(gradient.sum_axis(Axis(0)).insert_axis(Axis(0)));
+            gradients.push(gradient.t().dot(input));
+            if index > 0 {
+                gradient = gradient.dot(&layer.weight.value);
+                // The input of this layer is rectified: where it is zero, nothing flows back.
+                Zip::from(&mut gradient)
+                    .and(input)
+                    .for_each(|gradient, &input| {
+                        if input <= 0.0 {
+                            *gradient = 0.0;
+                        }
+                    });
+            }
+        }
+        gradients.reverse();
+        gradients
+    }
+
+    /// All parameters: weight and bias of each layer, then gain and shift of the normalisation.
+    pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.layers
+            .iter_mut()
+            .flat_map(|layer| [&mut layer.weight, &mut layer.bias])
+            .chain([&mut self.norm.gain, &mut self.norm.shift])
+    }
+}
+
+#[cfg(test)]
+mod tests;
