@@ -3,6 +3,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::center::CenterTerm;
+use crate::check;
 use crate::error::{Argument, Error, parameter};
 use crate::float::Float;
 use crate::linear_cross_entropy::shaped;
@@ -96,6 +97,7 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
         weights: ArrayView2<'_, A>,
         targets: &Targets<'_, A>,
     ) -> Result<CenterTerm<A>, Error> {
+        check::batch(features, weights, Argument::ClassWeights, targets)?;
         if self.centers.nrows() != weights.nrows() {
             return Err(Error::RowCount {
                 argument: Argument::Centers,
@@ -112,6 +114,36 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
         )
     }
 
+    /// Refuses terms that would add up to more than the element type can hold.
+    ///
+    /// A term that is small beside the largest number cannot make anything overflow. For one that is not, the classifier
+    /// evaluates once more, aside, for the error has to be found before anything is written.
+    fn check_sum(
+        &self,
+        term: &CenterTerm<A>,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+    ) -> Result<(), Error> {
+        let negligible = A::max_value() * A::epsilon() / A::narrow(4.0);
+        let entries = || term.grad_features.iter().chain(&term.forward.row_losses);
+        if entries().all(|entry| entry.abs() <= negligible) && term.forward.loss.abs() <= negligible
+        {
+            return Ok(());
+        }
+        let mut aside = self.classifier.evaluate(features, weights, targets)?;
+        add(&mut aside.forward, &term.forward)?;
+        let mut sums = aside.grad_features.iter().zip(&term.grad_features);
+        match sums.position(|(&entry, &pull)| !(entry + pull).is_finite()) {
+            None => Ok(()),
+            Some(position) => Err(Error::Overflow {
+                quantity: "gradient",
+                argument: Argument::Features,
+                row: position / features.ncols(),
+            }),
+        }
+    }
+
     /// Has the classifier evaluate, and adds the center loss, in which nothing can be refused any more.
     fn add_to(
         &self,
@@ -125,7 +157,7 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
             evaluation.grad_centers = grad_centers;
             return Err(error);
         }
-        add(&mut evaluation.forward, &term.forward);
+        add(&mut evaluation.forward, &term.forward)?;
         for (entry, &pull) in evaluation.grad_features.iter_mut().zip(&term.grad_features) {
             *entry += pull;
         }
@@ -135,9 +167,27 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
     }
 }
 
-fn add<A: Float>(forward: &mut Forward<A>, term: &Forward<A>) {
-    forward.loss += term.loss;
-    forward.row_losses += &term.row_losses;
+/// Adds the losses, or says which row's is too large.
+fn add<A: Float>(forward: &mut Forward<A>, term: &Forward<A>) -> Result<(), Error> {
+    let row_losses = &forward.row_losses + &term.row_losses;
+    let loss = forward.loss + term.loss;
+    if let Some(row) = row_losses.iter().position(|loss| !loss.is_finite()) {
+        return Err(too_large(row));
+    }
+    if !loss.is_finite() {
+        return Err(too_large(0));
+    }
+    forward.row_losses = row_losses;
+    forward.loss = loss;
+    Ok(())
+}
+
+fn too_large(row: usize) -> Error {
+    Error::Overflow {
+        quantity: "loss",
+        argument: Argument::Features,
+        row,
+    }
 }
 
 impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
@@ -148,10 +198,8 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         targets: &Targets<'_, A>,
     ) -> Result<Forward<A>, Error> {
         let mut forward = self.classifier.forward(features, weights, targets)?;
-        add(
-            &mut forward,
-            &self.center_term(features, weights, targets)?.forward,
-        );
+        let term = self.center_term(features, weights, targets)?;
+        add(&mut forward, &term.forward)?;
         Ok(forward)
     }
 
@@ -163,6 +211,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         evaluation: &mut Evaluation<A>,
     ) -> Result<(), Error> {
         let term = self.center_term(features, weights, targets)?;
+        self.check_sum(&term, features, weights, targets)?;
         self.add_to(term, evaluation, |classifier, evaluation| {
             classifier.evaluate_into(features, weights, targets, evaluation)
         })
@@ -177,6 +226,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         update: &mut dyn FnMut(ClassBlock<'_, A>),
     ) -> Result<(), Error> {
         let term = self.center_term(features, weights.view(), targets)?;
+        self.check_sum(&term, features, weights.view(), targets)?;
         self.add_to(term, evaluation, |classifier, evaluation| {
             classifier.evaluate_streamed(features, weights, targets, evaluation, update)
         })

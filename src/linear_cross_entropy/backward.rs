@@ -18,15 +18,23 @@ use super::scratch::Pieces;
 /// What the backward pass reads beside the [`Batch`].
 #[derive(Debug)]
 pub(super) struct Coefficients<'a, A> {
-    pub(super) rows: &'a [Row],
-    /// rᵢ/N or rᵢ.
-    pub(super) by_row: &'a [f64],
+    pub(super) shares: Shares<'a>,
     /// exp(z − shift)/‖w‖ of all classes, if they were kept.
     pub(super) kept: Option<Kept<'a, A>>,
     /// ∂z_y/∂w_y, N×d.
     pub(super) target_directions: &'a [A],
     /// Whether ∂W is projected back through the normalisation of W.
     pub(super) normalised: bool,
+    /// The features of all rows times their coefficients, for exponentials relative to the rows' own shifts.
+    pub(super) weighted: &'a Weighted<'a, A>,
+}
+
+/// What turns a row's exponentials into coefficients of its gradient.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares<'a> {
+    pub(super) rows: &'a [Row],
+    /// rᵢ/N or rᵢ.
+    pub(super) by_row: &'a [f64],
     /// Coefficients are multiplied by 2^this on their way through the product.
     pub(super) boost: i32,
 }
@@ -41,7 +49,8 @@ pub(super) struct Kept<'a, A> {
 /// Working memory for one block at a time.
 #[derive(Debug)]
 pub(super) struct Workspace<'a, A> {
-    scaled: ScaledFeatures<'a, A>,
+    /// A tile of the features times their coefficients, for blocks whose shifts are their own.
+    own: Weighted<'a, A>,
     /// A tile of logits, if the exponentials were not kept.
     tile: &'a mut [A],
     /// The shifts of the tile at hand.
@@ -50,59 +59,70 @@ pub(super) struct Workspace<'a, A> {
     copy: Vec<A>,
 }
 
-impl<'a, A: Float> Workspace<'a, A> {
-    pub(super) fn new(features: &'a mut [A], tile: &'a mut [A]) -> Self {
-        Self {
-            scaled: ScaledFeatures {
-                features,
-                factors: Vec::new(),
-                rows: 0..0,
-                shifts: Vec::new(),
-            },
-            tile,
-            shifts: Vec::new(),
-            copy: Vec::new(),
-        }
-    }
-}
-
-/// A tile of the scaled features, times what turns the exponentials of a row into coefficients of its gradient.
+/// Scaled features, each row times what turns its exponentials into coefficients of its gradient.
 #[derive(Debug)]
-struct ScaledFeatures<'a, A> {
+pub(super) struct Weighted<'a, A> {
     features: &'a mut [A],
     /// That factor without the boost.
     factors: Vec<f64>,
-    /// The rows and the shifts that these are for: the next block most often has the same.
-    rows: Range<usize>,
-    shifts: Vec<A>,
 }
 
-impl<A: Float> ScaledFeatures<'_, A> {
-    fn make_for(
+impl<'a, A: Float> Weighted<'a, A> {
+    pub(super) fn new(features: &'a mut [A]) -> Self {
+        Self {
+            features,
+            factors: Vec::new(),
+        }
+    }
+
+    /// For exponentials that were taken relative to `shifts`.
+    pub(super) fn make_for(
         &mut self,
         batch: &Batch<'_, A>,
-        coefficients: &Coefficients<'_, A>,
-        rows: &Range<usize>,
+        shares: &Shares<'_>,
+        rows: Range<usize>,
         shifts: &[A],
     ) {
-        if self.rows == *rows && self.shifts == shifts {
+        let dim = batch.plan.dim;
+        self.factors.clear();
+        self.factors.extend(
+            rows.clone()
+                .zip(shifts)
+                .map(|(row, &shift)| shares.rows[row].share(shift.widen()) * shares.by_row[row]),
+        );
+        Arch::new().dispatch(Weigh {
+            features: &batch.features[rows.start * dim..rows.end * dim],
+            factors: &self.factors,
+            boost: shares.boost,
+            out: &mut *self.features,
+        });
+    }
+}
+
+struct Weigh<'a, A> {
+    features: &'a [A],
+    factors: &'a [f64],
+    boost: i32,
+    out: &'a mut [A],
+}
+
+impl<A: Float> WithSimd for Weigh<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        if self.factors.is_empty() {
             return;
         }
-        self.rows = rows.clone();
-        self.shifts.clear();
-        self.shifts.extend_from_slice(shifts);
-        self.factors.clear();
-        let dim = batch.plan.dim;
-        let scaled = self.features.chunks_exact_mut(dim);
-        let features = batch.features[rows.start * dim..rows.end * dim].chunks_exact(dim);
-        for (((row, &shift), scaled), feature) in rows.clone().zip(shifts).zip(scaled).zip(features)
-        {
-            let share = coefficients.rows[row].share(shift.widen());
-            let factor = share * coefficients.by_row[row];
-            self.factors.push(factor);
-            let factor = scale_by_power(factor, coefficients.boost);
-            for (scaled, feature) in scaled.iter_mut().zip(feature) {
-                *scaled = A::narrow(factor * feature.widen());
+        let dim = self.features.len() / self.factors.len();
+        let rows = self
+            .features
+            .chunks_exact(dim)
+            .zip(self.out.chunks_exact_mut(dim));
+        for ((feature, out), &factor) in rows.zip(self.factors) {
+            let factor = scale_by_power(factor, self.boost);
+            for (out, feature) in out.iter_mut().zip(feature) {
+                *out = A::narrow(factor * feature.widen());
             }
         }
     }
@@ -123,12 +143,13 @@ pub(super) fn block<A: Float>(
     let width = classes.len();
     let arch = Arch::new();
     let Workspace {
-        scaled,
+        own,
         tile,
         shifts,
         copy,
     } = workspace;
     let all_weights = weights;
+    let shares = &coefficients.shares;
     let weights = batch.normalised.block(all_weights, plan, block, copy);
     let mut bias_sums = vec![0.0_f64; grad_bias.len()];
     if plan.rows == 0 {
@@ -144,7 +165,7 @@ pub(super) fn block<A: Float>(
             let start = rows.start * plan.classes + height * classes.start;
             &kept.exponentials[start..start + height * width]
         } else {
-            let rows_shifts = coefficients.rows[rows.clone()].iter();
+            let rows_shifts = shares.rows[rows.clone()].iter();
             shifts.extend(rows_shifts.map(|row| A::narrow(row.shift)));
             let tile = &mut tile[..height * width];
             batch.logits(&rows, block, weights, tile);
@@ -155,19 +176,32 @@ pub(super) fn block<A: Float>(
             });
             tile
         };
-        scaled.make_for(batch, coefficients, &rows, shifts);
+        let common = shares.rows[rows.clone()].iter();
+        let (features, factors) = if common
+            .zip(&*shifts)
+            .all(|(row, &shift)| A::narrow(row.shift) == shift)
+        {
+            let all = coefficients.weighted;
+            (
+                &all.features[rows.start * dim..rows.end * dim],
+                &all.factors[rows.clone()],
+            )
+        } else {
+            own.make_for(batch, shares, rows.clone(), shifts);
+            (&own.features[..height * dim], &own.factors[..])
+        };
         A::product(
             MatMut::from_row_major_slice_mut(&mut *out, width, dim),
             rows.start > 0,
             MatRef::from_row_major_slice(exponentials, height, width).transpose(),
-            MatRef::from_row_major_slice(&scaled.features[..height * dim], height, dim),
+            MatRef::from_row_major_slice(features, height, dim),
         );
         if !bias_sums.is_empty() {
-            for (row, &factor) in exponentials.chunks_exact(width).zip(&scaled.factors) {
-                for (sum, &exponential) in bias_sums.iter_mut().zip(row) {
-                    *sum += factor * exponential.widen();
-                }
-            }
+            arch.dispatch(SumRows {
+                exponentials,
+                factors,
+                sums: &mut bias_sums,
+            });
         }
     }
 
@@ -178,7 +212,7 @@ pub(super) fn block<A: Float>(
             .normalised
             .then(|| &batch.normalised.inverse_norms[classes.clone()]),
         dim,
-        power: -coefficients.boost,
+        power: -shares.boost,
     });
     if batch.normalised.rescaled[block] {
         let mut row_copy = Vec::new();
@@ -192,7 +226,7 @@ pub(super) fn block<A: Float>(
 
     for &row in batch.rows_of(&classes) {
         let column = batch.labels[row] - classes.start;
-        let miss = coefficients.by_row[row] * coefficients.rows[row].miss;
+        let miss = shares.by_row[row] * shares.rows[row].miss;
         let direction = &coefficients.target_directions[row * dim..(row + 1) * dim];
         for (entry, &u) in out[column * dim..(column + 1) * dim]
             .iter_mut()
@@ -206,6 +240,27 @@ pub(super) fn block<A: Float>(
     }
     for (entry, sum) in grad_bias.iter_mut().zip(bias_sums) {
         *entry = A::narrow(sum);
+    }
+}
+
+/// `Σᵢ factorᵢ · exponentialsᵢ`, in `f64`.
+struct SumRows<'a, A> {
+    exponentials: &'a [A],
+    factors: &'a [f64],
+    sums: &'a mut [f64],
+}
+
+impl<A: Float> WithSimd for SumRows<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.exponentials.chunks_exact(self.sums.len());
+        for (row, &factor) in rows.zip(self.factors) {
+            for (sum, exponential) in self.sums.iter_mut().zip(row) {
+                *sum = factor.mul_add(exponential.widen(), *sum);
+            }
+        }
     }
 }
 
@@ -265,7 +320,7 @@ fn dot_in_lanes<A: Float>(a: &[A], b: &[A]) -> A {
 /// What the backward pass works in.
 #[derive(Debug)]
 pub(super) struct Buffers<'a, A> {
-    /// A tile of scaled features for each segment.
+    /// Room for a tile of features for each segment.
     pub(super) features: &'a mut [A],
     /// A tile of logits for each segment, unless the exponentials were kept.
     pub(super) tiles: &'a mut [A],
@@ -284,7 +339,12 @@ impl<'a, A: Float> Buffers<'a, A> {
                 } else {
                     plan.tile_rows * plan.block_classes
                 };
-                Workspace::new(features.take(plan.tile_rows * plan.dim), tiles.take(tile))
+                Workspace {
+                    own: Weighted::new(features.take(plan.tile_rows * plan.dim)),
+                    tile: tiles.take(tile),
+                    shifts: Vec::new(),
+                    copy: Vec::new(),
+                }
             })
             .collect()
     }

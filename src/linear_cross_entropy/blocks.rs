@@ -9,6 +9,7 @@ use ndarray::{ArrayView2, Axis, Slice};
 
 use crate::error::Error;
 use crate::float::Float;
+use crate::parallel;
 
 use super::rows::{Norm, scale_by_power};
 
@@ -18,8 +19,10 @@ const TILE_ROWS: usize = 256;
 const TILE_ENTRIES: usize = 1 << 16;
 /// Classes of one block, at least and at most.
 const BLOCK_CLASSES: Range<usize> = 64..1024;
-/// Pieces of work, about: enough to keep many threads busy to the end, few enough to sum their results in no time.
+/// Pieces of work, at most about: enough to keep many threads busy to the end, few enough to sum their results in no time.
 const TASKS: usize = 24;
+/// Blocks of one segment, at least, if that leaves work for a few threads.
+const SEGMENT_BLOCKS: usize = 4;
 
 /// What an evaluation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +84,14 @@ impl Plan {
             dim,
             tile_rows,
             block_classes,
-            segments: TASKS.div_ceil(tiles).min(blocks),
+            segments: if parallel::pays(rows, classes, dim) {
+                TASKS
+                    .div_ceil(tiles)
+                    .min((blocks / SEGMENT_BLOCKS).max(4))
+                    .min(blocks)
+            } else {
+                1
+            },
             aim,
             keeps: aim != Aim::Loss,
         };
@@ -150,20 +160,26 @@ impl Plan {
 
     /// What an evaluation holds, buffer by buffer.
     pub(super) fn sizes(&self) -> Sizes {
+        // An empty batch has room for the one row that its tiles are said to have.
+        let rows = self.rows.max(1);
         let by_row = self.rows * self.dim;
         Sizes {
-            row_vectors: by_row,
+            features: by_row,
+            row_vectors: match self.aim {
+                Aim::Loss => 0,
+                Aim::Gradients | Aim::Stream => by_row,
+            },
             inverse_norms: self.classes,
             row_segments: self.rows * self.segments,
             accumulators: match self.aim {
                 Aim::Loss => 0,
-                Aim::Gradients | Aim::Stream => by_row * self.segments,
+                Aim::Gradients | Aim::Stream => rows * self.dim * self.segments,
             },
             // Saturating, for what does not fit into an address is never kept.
             exponentials: if self.keeps {
                 self.rows.saturating_mul(self.classes)
             } else {
-                self.rows * self.segments * self.block_classes
+                rows * self.segments * self.block_classes
             },
             block_shifts: if self.keeps {
                 self.rows * self.blocks()
@@ -182,7 +198,10 @@ impl Plan {
 /// Lengths of the buffers of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
-    /// N×d, of which there are four: scaled features, their gradient, and two derivatives of the target logits.
+    /// The scaled features, N×d.
+    pub(super) features: usize,
+    /// N×d, of which there are four: the features' gradient, two derivatives of the target logits, and the features times
+    /// their coefficients.
     pub(super) row_vectors: usize,
     /// 1/‖w‖ for each class.
     pub(super) inverse_norms: usize,
@@ -203,7 +222,8 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Numbers of the element type.
     pub(super) fn elements(&self) -> usize {
-        let others = 4 * self.row_vectors
+        let others = self.features
+            + 4 * self.row_vectors
             + self.inverse_norms
             + 2 * self.row_segments
             + self.accumulators

@@ -7,7 +7,7 @@ use crate::float::Float;
 use crate::parallel;
 
 use super::blocks::Plan;
-use super::forward::Sums;
+use super::forward::{NEAR_ZERO, Sums};
 use super::target::Target;
 
 /// What is known of a row once every class has been seen.
@@ -24,6 +24,9 @@ pub(super) struct Row {
     /// ln Σ_j exp(z_j − shift), over all classes.
     pub(super) log_sum: f64,
 }
+
+/// The logarithm of a share is at most what a shift may lie above the logits that it is for, which is less than this.
+const LARGEST_SHARE: f64 = 2.0 * NEAR_ZERO;
 
 /// The segments of row `row`, as indices into the slices of [`Sums`].
 fn segments(plan: &Plan, row: usize) -> impl Iterator<Item = usize> + use<> {
@@ -50,13 +53,13 @@ impl Row {
             }
         }
         if shift == f64::NEG_INFINITY {
-            // No class but the target: it is certain.
+            // No class but the target: it is certain, and no other has a share.
             return Self {
                 loss: 0.0,
                 miss: 0.0,
                 largest_other,
-                shift: target.logit,
-                log_sum: 0.0,
+                shift: 0.0,
+                log_sum: f64::INFINITY,
             };
         }
         let others: f64 = segments(plan, row)
@@ -64,7 +67,7 @@ impl Row {
             .map(|k| sums.totals[k] * (sums.shifts[k].widen() - shift).exp())
             .sum();
         // With D = ln Σ_{j≠y} exp z_j − z_y: ℓ = softplus(D) and 1 − p_y = logistic(D), without cancellation in either.
-        let gap = others.ln() + shift - target.logit;
+        let gap = others.ln() + (shift - target.logit);
         let ratio = (-gap.abs()).exp();
         let (loss, miss) = if gap <= 0.0 {
             (ratio.ln_1p(), ratio / (1.0 + ratio))
@@ -82,8 +85,11 @@ impl Row {
     }
 
     /// What turns `exp(z − shift)` into a probability.
+    ///
+    /// No more than [`LARGEST_SHARE`], which only a block without any class but the target can ask for: its shift is not
+    /// related to the row's logits, and its exponentials are zero.
     pub(super) fn share(&self, shift: f64) -> f64 {
-        (shift - self.shift - self.log_sum).exp()
+        (shift - self.shift - self.log_sum).min(LARGEST_SHARE).exp()
     }
 }
 
@@ -116,7 +122,7 @@ impl<A: Float> FeatureGradient<'_, A> {
     /// Writes `∂L/∂X` to `out`, and `Σ_{j≠y} p_j cosθ_j` of each row to `cosines`.
     pub(super) fn write(&self, out: &mut [A], cosines: &mut [f64]) -> Result<(), Error> {
         let dim = self.plan.dim;
-        let chunk = self.plan.rows.div_ceil(CHUNKS).max(1);
+        let chunk = parallel::rows_per_task(self.plan.rows, dim);
         let tasks = out
             .chunks_mut(chunk * dim)
             .zip(cosines.chunks_mut(chunk))
@@ -140,9 +146,6 @@ impl<A: Float> FeatureGradient<'_, A> {
         }
     }
 }
-
-/// Rows are finished in at most this many pieces.
-const CHUNKS: usize = 16;
 
 struct Rows<'a, A> {
     whole: &'a FeatureGradient<'a, A>,

@@ -18,7 +18,7 @@ use super::blocks::{Aim, Normalised, Piece, Plan, Sizes};
 use super::scratch::Pieces;
 
 /// A shift of 0 serves a row whose first largest logit is within ± this.
-const NEAR_ZERO: f64 = 20.0;
+pub(super) const NEAR_ZERO: f64 = 20.0;
 /// How many exponentials, sums or maxima run side by side.
 const LANES: usize = 32;
 
@@ -189,6 +189,7 @@ fn run_piece<A: Float>(batch: &Batch<'_, A>, all_weights: ArrayView2<'_, A>, tas
             } else {
                 &mut *accumulator
             },
+            keep: plan.aim != Aim::Loss,
         });
         if plan.keeps {
             block_shifts[index * height..(index + 1) * height].copy_from_slice(shifts);
@@ -214,6 +215,8 @@ struct Exponentials<'a, A> {
     maxima: &'a mut [A],
     /// What has been summed so far, to be scaled down when a shift rises; empty if there is nothing.
     accumulator: &'a mut [A],
+    /// Whether the exponentials themselves are wanted.
+    keep: bool,
 }
 
 impl<A: Float> WithSimd for Exponentials<'_, A> {
@@ -241,7 +244,11 @@ impl<A: Float> WithSimd for Exponentials<'_, A> {
                     }
                 }
             }
-            self.sums[i] += exponentiate(row, self.inverse_norms, self.shifts[i]);
+            self.sums[i] += if self.keep {
+                exponentiate::<true, A>(row, self.inverse_norms, self.shifts[i])
+            } else {
+                exponentiate::<false, A>(row, self.inverse_norms, self.shifts[i])
+            };
         }
     }
 }
@@ -267,9 +274,9 @@ fn normalise<A: Float>(row: &mut [A], inverse_norms: &[A]) -> A {
         .fold(A::neg_infinity(), |a, &b| if b > a { b } else { a })
 }
 
-/// `z ← exp(z − shift)/‖w‖`; returns the sum of the exponentials.
+/// The sum of `exp(z − shift)`, and if they are to be kept `z ← exp(z − shift)/‖w‖`.
 #[inline(always)]
-fn exponentiate<A: Float>(row: &mut [A], inverse_norms: &[A], shift: A) -> f64 {
+fn exponentiate<const KEEP: bool, A: Float>(row: &mut [A], inverse_norms: &[A], shift: A) -> f64 {
     let mut sums = [A::zero(); LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     let (inverse_chunks, inverse_rest) = inverse_norms.as_chunks::<LANES>();
@@ -277,13 +284,17 @@ fn exponentiate<A: Float>(row: &mut [A], inverse_norms: &[A], shift: A) -> f64 {
         for k in 0..LANES {
             let exponential = (z[k] - shift).exp_element();
             sums[k] += exponential;
-            z[k] = exponential * inverse[k];
+            if KEEP {
+                z[k] = exponential * inverse[k];
+            }
         }
     }
     for ((z, &inverse), sum) in rest.iter_mut().zip(inverse_rest).zip(&mut sums) {
         let exponential = (*z - shift).exp_element();
         *sum += exponential;
-        *z = exponential * inverse;
+        if KEEP {
+            *z = exponential * inverse;
+        }
     }
     sums.iter().map(|sum| sum.widen()).sum()
 }
@@ -303,7 +314,7 @@ impl<A: Float> WithSimd for Recompute<'_, A> {
         let width = self.inverse_norms.len();
         for (row, &shift) in self.tile.chunks_exact_mut(width).zip(self.shifts) {
             normalise(row, self.inverse_norms);
-            exponentiate(row, self.inverse_norms, shift);
+            exponentiate::<true, A>(row, self.inverse_norms, shift);
         }
     }
 }

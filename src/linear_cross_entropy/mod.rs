@@ -20,8 +20,9 @@ use crate::error::{Argument, Error};
 use crate::float::Float;
 use crate::loss::{ClassBlock, Evaluation, Forward, Targets};
 use crate::margin::Margin;
+use crate::parallel;
 
-use backward::{Buffers, Coefficients, Kept};
+use backward::{Buffers, Coefficients, Kept, Shares, Weighted};
 use blocks::{Aim, Normalised, Plan};
 use combine::{FeatureGradient, Normalisation, Row};
 use forward::{Batch, Sums};
@@ -137,8 +138,10 @@ pub(crate) fn forward<A: Float>(
     weights: ArrayView2<'_, A>,
     targets: &Targets<'_, A>,
 ) -> Result<Forward<A>, Error> {
-    let mut scratch = Scratch::default();
-    Passed::new(head, features, weights, targets, Aim::Loss, &mut scratch)?.figures()
+    on_pool(features, weights, || {
+        let mut scratch = Scratch::default();
+        Passed::new(head, features, weights, targets, Aim::Loss, &mut scratch)?.figures()
+    })
 }
 
 /// The loss and all gradients.
@@ -149,7 +152,7 @@ pub(crate) fn evaluate_into<A: Float>(
     targets: &Targets<'_, A>,
     evaluation: &mut Evaluation<A>,
 ) -> Result<(), Error> {
-    with_scratch(evaluation, |evaluation, scratch| {
+    let work = |evaluation: &mut Evaluation<A>, scratch: &mut _| {
         let mut passed = Passed::new(head, features, weights, targets, Aim::Gradients, scratch)?;
         passed.write_features(evaluation)?;
         let out = shaped(&mut evaluation.grad_weights, weights.dim());
@@ -158,7 +161,8 @@ pub(crate) fn evaluate_into<A: Float>(
         let (batch, coefficients, buffers, _) = passed.backward();
         backward::all(batch, weights, &coefficients, buffers, out, grad_bias);
         Ok(())
-    })
+    };
+    on_pool(features, weights, || with_scratch(evaluation, work))
 }
 
 /// The same, with ∂W handed to `update` block by block instead of kept.
@@ -190,6 +194,19 @@ pub(crate) fn evaluate_streamed<A: Float>(
     })
 }
 
+/// Does `work`, on the pool if the shapes are worth it.
+fn on_pool<A: Float, R: Send>(
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    work: impl FnOnce() -> R + Send,
+) -> R {
+    if parallel::pays(features.nrows(), weights.nrows(), features.ncols()) {
+        parallel::on_pool(work)
+    } else {
+        work()
+    }
+}
+
 /// Lends the evaluation's working memory to `work`, beside the rest of it.
 fn with_scratch<A: Float, T>(
     evaluation: &mut Evaluation<A>,
@@ -218,6 +235,7 @@ struct Passed<'a, A> {
     by_feature: &'a [A],
     by_weight: &'a [A],
     grad_features: &'a mut [A],
+    weighted: Weighted<'a, A>,
     gradient_blocks: &'a mut [A],
 }
 
@@ -250,7 +268,7 @@ impl<'a, A: Float> Passed<'a, A> {
         let mut doubles = Pieces::of(&mut scratch.doubles, sizes.row_segments);
         let rescaled = Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks);
         let inverse_norms = elements.take(sizes.inverse_norms);
-        let scaled = elements.take(sizes.row_vectors);
+        let scaled = elements.take(sizes.features);
         let by_feature = elements.take(sizes.row_vectors);
         let by_weight = elements.take(sizes.row_vectors);
 
@@ -299,6 +317,7 @@ impl<'a, A: Float> Passed<'a, A> {
             by_feature,
             by_weight,
             grad_features: elements.take(sizes.row_vectors),
+            weighted: Weighted::new(elements.take(sizes.row_vectors)),
             gradient_blocks: elements.take(sizes.gradient_blocks),
         })
     }
@@ -384,7 +403,7 @@ impl<'a, A: Float> Passed<'a, A> {
         } else {
             A::MAX_BOOST
         };
-        // The sums have served: the scaled features of the backward pass take their place.
+        // The sums have served: what the backward pass works in takes their place.
         let features = &mut *self.sums.accumulators;
         let (kept, tiles): (_, &mut [A]) = if self.batch.plan.keeps {
             let kept = Kept {
@@ -395,13 +414,20 @@ impl<'a, A: Float> Passed<'a, A> {
         } else {
             (None, &mut *self.sums.exponentials)
         };
-        let coefficients = Coefficients {
+        let shares = Shares {
             rows: &self.rows,
             by_row: &self.coefficients,
+            boost: headroom.min(A::MAX_BOOST),
+        };
+        let shifts: Vec<A> = self.rows.iter().map(|row| A::narrow(row.shift)).collect();
+        self.weighted
+            .make_for(&self.batch, &shares, 0..self.rows.len(), &shifts);
+        let coefficients = Coefficients {
+            shares,
             kept,
             target_directions: self.by_weight,
             normalised: self.head.normalises_weights(),
-            boost: headroom.min(A::MAX_BOOST),
+            weighted: &self.weighted,
         };
         let buffers = Buffers { features, tiles };
         (&self.batch, coefficients, buffers, self.gradient_blocks)

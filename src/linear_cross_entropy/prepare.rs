@@ -10,7 +10,7 @@ use crate::float::Float;
 use crate::parallel;
 
 use super::blocks::Plan;
-use super::rows::{Norm, contiguous, scale_by_power};
+use super::rows::{Norm, contiguous, powers_of_two};
 use super::scratch::Pieces;
 use super::target::Target;
 use super::{Head, Layer};
@@ -21,32 +21,38 @@ pub(super) fn scale_features<A: Float>(
     features: ArrayView2<'_, A>,
     scaled: &mut [A],
 ) -> Result<Vec<Norm>, Error> {
-    let mut buffer = Vec::new();
-    let dim = features.ncols();
-    features
-        .outer_iter()
-        .zip(scaled.chunks_exact_mut(dim))
-        .enumerate()
-        .map(|(row, (feature, scaled))| {
-            let feature = contiguous(feature, &mut buffer);
-            let norm = Norm::of(feature).checked::<A>(
-                head.needs_feature_norms(),
-                Argument::Features,
-                row,
-            )?;
-            match head.layer {
-                Layer::Cosine { scale } => {
-                    let (power, factor) = (-norm.power(), scale / norm.normalised());
+    struct Scale<'a, A>(&'a Head<'a>, ArrayView2<'a, A>, &'a mut [A]);
+    impl<A: Float> WithSimd for Scale<'_, A> {
+        type Output = Result<Vec<Norm>, Error>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+            let Self(head, features, scaled) = self;
+            let mut buffer = Vec::new();
+            let mut norms = Vec::with_capacity(features.nrows());
+            let out = scaled.chunks_exact_mut(features.ncols());
+            for (row, (feature, scaled)) in features.outer_iter().zip(out).enumerate() {
+                let feature = contiguous(feature, &mut buffer);
+                let norm = Norm::of(feature).checked::<A>(
+                    head.needs_feature_norms(),
+                    Argument::Features,
+                    row,
+                )?;
+                if let Layer::Cosine { scale } = head.layer {
+                    let [first, second] = powers_of_two(-norm.power());
+                    let factor = scale / norm.normalised();
                     for (scaled, feature) in scaled.iter_mut().zip(feature) {
-                        let entry = scale_by_power(feature.widen(), power);
-                        *scaled = A::narrow(entry * factor);
+                        *scaled = A::narrow(feature.widen() * first * second * factor);
                     }
+                } else {
+                    scaled.copy_from_slice(feature);
                 }
-                _ => scaled.copy_from_slice(feature),
+                norms.push(norm);
             }
-            Ok(norm)
-        })
-        .collect()
+            Ok(norms)
+        }
+    }
+    Arch::new().dispatch(Scale(head, features, scaled))
 }
 
 /// The longest and the shortest row of the class weights.

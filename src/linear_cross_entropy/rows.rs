@@ -87,9 +87,9 @@ impl Norm {
 
     /// The row times 2^−[`power`](Self::power), in `f64`.
     pub(crate) fn scale_down<A: Float>(self, row: &[A]) -> Vec<f64> {
-        let power = -self.power();
+        let [first, second] = powers_of_two(-self.power());
         row.iter()
-            .map(|entry| scale_by_power(entry.widen(), power))
+            .map(|entry| entry.widen() * first * second)
             .collect()
     }
 
@@ -125,19 +125,22 @@ pub(crate) fn binary_exponent(x: f64) -> i32 {
     }
 }
 
-/// `x · 2^power`, rounded once at most.
+/// 2^power as a product of two numbers, for powers in ±2044 (any other is taken to be the nearest of these).
+///
+/// Multiplying by one after the other scales the row of a [`Norm`] to a norm in [1, 2) without rounding.
+#[inline(always)]
+pub(crate) fn powers_of_two(power: i32) -> [f64; 2] {
+    let two_to = |power: i32| f64::from_bits(((power + 1023) as u64) << 52);
+    let power = power.clamp(-2044, 2044);
+    let half = power / 2;
+    [two_to(half), two_to(power - half)]
+}
+
+/// `x · 2^power`.
 #[inline(always)]
 pub(crate) fn scale_by_power(x: f64, power: i32) -> f64 {
-    let two_to = |power: i32| f64::from_bits(((power + 1023) as u64) << 52);
-    if power == 0 {
-        x
-    } else if (-1000..=1000).contains(&power) {
-        x * two_to(power)
-    } else {
-        let power = power.clamp(-2100, 2100);
-        let third = power / 3;
-        x * two_to(third) * two_to(third) * two_to(power - 2 * third)
-    }
+    let [first, second] = powers_of_two(power);
+    x * first * second
 }
 
 /// How many partial sums run side by side.
@@ -214,6 +217,6 @@ mod tests {
             assert_eq!(binary_exponent(x), exponent, "{x}");
         }
         assert_eq!(scale_by_power(1.0, -1074), 5e-324);
-        assert_eq!(scale_by_power(5e-324, 2097), 2.0_f64.powi(1023));
+        assert_eq!(scale_by_power(5e-324, 2044), 2.0_f64.powi(970));
     }
 }

@@ -13,7 +13,8 @@ use crate::float::Float;
 use crate::margin::{Angle, TargetLogit};
 use crate::parallel;
 
-use super::rows::{Norm, contiguous, dot, scale_by_power};
+use super::rows::{Norm, contiguous, dot, powers_of_two, scale_by_power};
+use super::scratch::Pieces;
 use super::{Head, Layer};
 
 /// What is known of one row's target before any other class has been looked at.
@@ -29,7 +30,7 @@ pub(super) struct Target {
     pub(super) steepest: f64,
 }
 
-/// Each row's target, and the derivatives of its logit.
+/// Each row's target, and the derivatives of its logit; these are left out if there is no room for them.
 pub(super) fn find_all<A: Float>(
     head: &Head<'_>,
     features: ArrayView2<'_, A>,
@@ -38,9 +39,6 @@ pub(super) fn find_all<A: Float>(
     by_feature: &mut [A],
     by_weight: &mut [A],
 ) -> Result<Vec<Target>, Error> {
-    /// Rows are looked at in at most this many pieces.
-    const CHUNKS: usize = 16;
-
     struct Task<'a, A> {
         first: usize,
         by_feature: &'a mut [A],
@@ -63,19 +61,17 @@ pub(super) fn find_all<A: Float>(
             let Self(head, features, weights, labels, task) = self;
             let dim = features.ncols();
             let mut buffers = Buffers::default();
-            let rows = task
-                .by_feature
-                .chunks_exact_mut(dim)
-                .zip(task.by_weight.chunks_exact_mut(dim))
-                .zip(task.found);
-            for (row, ((by_feature, by_weight), found)) in (task.first..).zip(rows) {
+            let room = if task.by_feature.is_empty() { 0 } else { dim };
+            let mut by_feature = Pieces::over(task.by_feature);
+            let mut by_weight = Pieces::over(task.by_weight);
+            for (row, found) in (task.first..).zip(task.found) {
                 let pair = Pair {
                     row,
                     class: labels[row],
                     feature: features.row(row),
                     weight: weights.row(labels[row]),
-                    by_feature,
-                    by_weight,
+                    by_feature: by_feature.take(room),
+                    by_weight: by_weight.take(room),
                 };
                 match target(head, pair, &mut buffers) {
                     Ok(target) => *found = target,
@@ -89,19 +85,20 @@ pub(super) fn find_all<A: Float>(
     }
 
     let (rows, dim) = features.dim();
-    let chunk = rows.div_ceil(CHUNKS).max(1);
+    let chunk = parallel::rows_per_task(rows, dim);
     let mut found = vec![Target::default(); rows];
     let mut errors = vec![None; rows.div_ceil(chunk)];
-    let tasks = by_feature
-        .chunks_mut(chunk * dim)
-        .zip(by_weight.chunks_mut(chunk * dim))
-        .zip(found.chunks_mut(chunk))
+    let room = if by_feature.is_empty() { 0 } else { dim };
+    let mut by_feature = Pieces::over(by_feature);
+    let mut by_weight = Pieces::over(by_weight);
+    let tasks = found
+        .chunks_mut(chunk)
         .zip(&mut errors)
         .enumerate()
-        .map(|(index, (((by_feature, by_weight), found), error))| Task {
+        .map(|(index, (found, error))| Task {
             first: index * chunk,
-            by_feature,
-            by_weight,
+            by_feature: by_feature.take(found.len() * room),
+            by_weight: by_weight.take(found.len() * room),
             found,
             error,
         })
@@ -380,15 +377,8 @@ fn write<A: Float>(
 #[inline(always)]
 fn scaled_into<A: Float>(row: &[A], power: i32, out: &mut Vec<f64>) {
     out.clear();
-    if (-1000..=1000).contains(&power) {
-        let factor = scale_by_power(1.0, power);
-        out.extend(row.iter().map(|&entry| entry.widen() * factor));
-    } else {
-        out.extend(
-            row.iter()
-                .map(|&entry| scale_by_power(entry.widen(), power)),
-        );
-    }
+    let [first, second] = powers_of_two(power);
+    out.extend(row.iter().map(|&entry| entry.widen() * first * second));
 }
 
 /// `a·b − c·d` to the last digit: Kahan's, with the rounding error of the second product recovered.

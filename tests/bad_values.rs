@@ -1,0 +1,227 @@
+//! NaN and infinity in every argument, and rows that cannot be normalised.
+
+mod support;
+
+use margin_losses::{Argument, Error, Float, Reduction, Targets};
+use ndarray::{Array1, Array2, array};
+use support::refusal::{
+    CLASSES, DIMENSION, ROWS, assert_refused, for_every_loss, good, weights_argument,
+};
+use support::{Batch, Case, every_loss, narrow};
+
+fn not_finite<A: Float>(case: &Case<'_, A>) {
+    for poison in [A::nan(), A::infinity(), A::neg_infinity()] {
+        for row in [0, ROWS / 2, ROWS - 1] {
+            for column in 0..DIMENSION {
+                let mut batch = good();
+                batch.features[[row, column]] = poison;
+                let expected = Error::NonFinite {
+                    argument: Argument::Features,
+                    row,
+                };
+                assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+            }
+            let batch = good();
+            let mut row_weights = batch.row_weights.clone();
+            row_weights[row] = poison;
+            let expected = Error::NonFinite {
+                argument: Argument::RowWeights,
+                row,
+            };
+            for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+                let targets = Targets::new(&batch.labels)
+                    .with_row_weights(&row_weights)
+                    .with_reduction(reduction);
+                assert_refused(case, &batch, &targets, &expected);
+            }
+        }
+        // A class that no label names is looked at all the same.
+        for row in 0..CLASSES {
+            let mut batch = good();
+            batch.labels = vec![1; ROWS];
+            batch.weights[[row, 2]] = poison;
+            let expected = Error::NonFinite {
+                argument: weights_argument(case),
+                row,
+            };
+            assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity() {
+    for_every_loss(not_finite, not_finite);
+}
+
+/// Rows of zeros, and in f32 rows whose squares all underflow though their norm does not.
+fn zero_rows<A: Float>(case: &Case<'_, A>) {
+    let accepts = |batch: &Batch<A>| {
+        let found = case
+            .loss
+            .evaluate(
+                batch.features.view(),
+                batch.weights.view(),
+                &Targets::new(&batch.labels),
+            )
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        assert!(
+            found.loss().is_finite() && found.grad_weights.iter().all(|v| v.is_finite()),
+            "{}",
+            case.name
+        );
+    };
+    for zero in [A::zero(), -A::zero()] {
+        for row in [0, ROWS / 2, ROWS - 1] {
+            let mut batch = good();
+            batch.features.row_mut(row).fill(zero);
+            if case.needs_feature_norms() {
+                let expected = Error::ZeroNorm {
+                    argument: Argument::Features,
+                    row,
+                };
+                assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+            } else {
+                accepts(&batch);
+            }
+        }
+        for row in 0..CLASSES {
+            let mut batch = good();
+            batch.labels = vec![1; ROWS];
+            batch.weights.row_mut(row).fill(zero);
+            if case.needs_weight_norms() {
+                let expected = Error::ZeroNorm {
+                    argument: Argument::ClassWeights,
+                    row,
+                };
+                assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+            } else {
+                accepts(&batch);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_zeros() {
+    for_every_loss(zero_rows, zero_rows);
+}
+
+/// Below 2⁻¹²⁰ or 2⁻¹⁰⁰⁰ the gradient, which grows as 1/norm, need not be a number of the element type.
+fn short_rows<A: Float>(case: &Case<'_, A>, limit: i32) {
+    let length = |power: i32| narrow::<A>(2.0_f64.powi(power));
+    for row in [0, ROWS - 1] {
+        let mut batch = good();
+        batch.features.row_mut(row).assign(&Array1::from(vec![
+            A::zero(),
+            length(limit - 1),
+            A::zero(),
+        ]));
+        let expected = Error::NormTooSmall {
+            argument: Argument::Features,
+            row,
+        };
+        if case.needs_feature_norms() {
+            assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+        }
+        batch.features[[row, 1]] = length(limit);
+        let found = case.loss.evaluate(
+            batch.features.view(),
+            batch.weights.view(),
+            &Targets::new(&batch.labels),
+        );
+        let found = found.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        assert!(
+            found.grad_features.iter().all(|v| v.is_finite()),
+            "{}",
+            case.name
+        );
+    }
+    let mut batch = good();
+    batch
+        .weights
+        .row_mut(2)
+        .assign(&Array1::from(vec![length(limit - 1), A::zero(), A::zero()]));
+    if case.needs_weight_norms() {
+        let expected = Error::NormTooSmall {
+            argument: Argument::ClassWeights,
+            row: 2,
+        };
+        assert_refused(case, &batch, &Targets::new(&batch.labels), &expected);
+    }
+    batch.weights[[2, 0]] = length(limit);
+    let found = case.loss.evaluate(
+        batch.features.view(),
+        batch.weights.view(),
+        &Targets::new(&batch.labels),
+    );
+    let found = found.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    assert!(
+        found.grad_weights.iter().all(|v| v.is_finite()),
+        "{}",
+        case.name
+    );
+}
+
+#[test]
+fn rows_too_short_to_divide_by() {
+    for_every_loss(
+        |case| short_rows(case, -120),
+        |case| short_rows(case, -1000),
+    );
+}
+
+fn sum(labels: &[usize]) -> Targets<'_, f32> {
+    Targets::new(labels).with_reduction(Reduction::Sum)
+}
+
+/// What would be larger than the largest `f32` is refused before anything is written, wherever it is found.
+#[test]
+fn results_that_are_too_large() {
+    let only_row = |x: f32, labels: Vec<usize>, weights: Array2<f32>| Batch {
+        features: Array2::from_elem((labels.len(), 1), x),
+        centers: Array2::zeros(weights.dim()),
+        row_weights: vec![1.0; labels.len()],
+        weights,
+        labels,
+    };
+    let centers = good().centers;
+    let cases = every_loss(centers.view());
+    let named = |name: &str| {
+        cases
+            .iter()
+            .find(|case| case.name == name)
+            .expect("in the list")
+    };
+    let refused = |case, batch: &Batch<f32>, quantity, argument, row| {
+        let expected = Error::Overflow {
+            quantity,
+            argument,
+            row,
+        };
+        assert_refused(case, batch, &sum(&batch.labels), &expected);
+    };
+    let softmax = named("softmax");
+    let batch = only_row(1e30, vec![0], array![[1.0], [1e10]]);
+    refused(softmax, &batch, "logit", Argument::Features, 0);
+    // Each row loses 2e38.
+    let batch = only_row(1e19, vec![0, 0], array![[-1e19], [1e19]]);
+    refused(softmax, &batch, "loss", Argument::Features, 1);
+    let mean = softmax.loss.forward(
+        batch.features.view(),
+        batch.weights.view(),
+        &Targets::new(&batch.labels),
+    );
+    assert_eq!(mean.expect("the mean is a number").loss, 2e38);
+    // The features of each row are the gradient of its class.
+    let batch = only_row(2e38, vec![0, 0], array![[-1.0], [0.5]]);
+    let found = softmax.loss.evaluate(
+        batch.features.view(),
+        batch.weights.view(),
+        &sum(&batch.labels),
+    );
+    assert!(matches!(found, Err(Error::Overflow { .. })), "{found:?}");
+    // Half of the square of the distance is 2e38.
+    let batch = only_row(2e19, vec![0, 0], array![[0.0], [0.0]]);
+    refused(named("center"), &batch, "loss", Argument::Features, 1);
+}

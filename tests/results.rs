@@ -1,0 +1,247 @@
+//! How results are reduced, weighted, reused and reproduced, whatever the loss.
+
+mod support;
+
+use margin_losses::{Evaluation, Float, Reduction, Targets};
+use ndarray::{Array2, Axis};
+use support::{Batch, Snapshot, assert_close, bits, every_loss, narrow, widen};
+
+fn flat<A: Float>(matrix: &Array2<A>) -> Vec<f64> {
+    matrix.iter().map(|&v| widen(v)).collect()
+}
+
+/// L and all gradients, end to end.
+fn parts<A: Float>(evaluation: &Evaluation<A>) -> [Vec<f64>; 5] {
+    [
+        vec![widen(evaluation.loss())],
+        flat(&evaluation.grad_features),
+        flat(&evaluation.grad_weights),
+        evaluation
+            .grad_learnables
+            .iter()
+            .map(|&v| widen(v))
+            .collect(),
+        flat(&evaluation.grad_centers),
+    ]
+}
+
+fn forward_is_evaluate<A: Float>() {
+    for (rows, classes, dimension) in [(1, 2, 3), (6, 700, 5), (3, 1, 2)] {
+        let batch = Batch::<A>::random(91, rows, classes, dimension);
+        let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+        for case in every_loss(batch.centers.view()) {
+            let (x, w) = (batch.features.view(), batch.weights.view());
+            let forward = case.loss.forward(x, w, &targets).expect("a good batch");
+            let evaluation = case.loss.evaluate(x, w, &targets).expect("a good batch");
+            assert_eq!(
+                Snapshot::of_forward(&forward),
+                Snapshot::of_forward(&evaluation.forward),
+                "{}",
+                case.name
+            );
+        }
+    }
+}
+
+#[test]
+fn forward_has_the_bits_of_evaluate() {
+    forward_is_evaluate::<f32>();
+    forward_is_evaluate::<f64>();
+}
+
+/// One evaluation, filled by batches of other shapes and other losses in between, never shows a trace of them.
+fn reuse<A: Float>() {
+    let mut kept = Evaluation::new();
+    for (seed, (rows, classes, dimension)) in [(4, 9, 3), (7, 2, 5), (1, 600, 4), (9, 3, 2)]
+        .into_iter()
+        .enumerate()
+    {
+        let batch = Batch::<A>::random(seed as u64, rows, classes, dimension);
+        let targets = Targets::new(&batch.labels).with_reduction(Reduction::Sum);
+        for case in every_loss(batch.centers.view()) {
+            let (x, w) = (batch.features.view(), batch.weights.view());
+            let fresh = Snapshot::of(&case.loss.evaluate(x, w, &targets).expect("a good batch"));
+            for _ in 0..2 {
+                case.loss
+                    .evaluate_into(x, w, &targets, &mut kept)
+                    .expect("a good batch");
+                assert_eq!(Snapshot::of(&kept), fresh, "{}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_evaluation_can_be_used_again() {
+    reuse::<f32>();
+    reuse::<f64>();
+}
+
+#[test]
+fn the_sum_is_n_times_the_mean() {
+    let batch = Batch::<f64>::random(92, 7, 11, 3);
+    let mean = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+    for case in every_loss(batch.centers.view()) {
+        let evaluate = |targets: &Targets<'_, f64>| {
+            case.loss
+                .evaluate(batch.features.view(), batch.weights.view(), targets)
+                .expect("a good batch")
+        };
+        let sum = evaluate(&mean.with_reduction(Reduction::Sum));
+        let apart = evaluate(&mean.with_reduction(Reduction::None));
+        let mean = evaluate(&mean);
+        for (sum, mean) in parts(&sum).iter().zip(&parts(&mean)) {
+            let times_n: Vec<f64> = mean.iter().map(|v| 7.0 * v).collect();
+            assert_close(&case.name, sum, &times_n, 1e-14);
+        }
+        assert_eq!(Snapshot::of(&sum), Snapshot::of(&apart), "{}", case.name);
+        assert_eq!(
+            bits(&sum.forward.row_losses),
+            bits(&mean.forward.row_losses),
+            "{}",
+            case.name
+        );
+    }
+}
+
+/// The result of a batch is the sum of its rows', each with its weight, of either sign.
+#[test]
+fn the_row_weights_are_linear() {
+    let batch = Batch::<f64>::random(93, 5, 6, 4);
+    let row_weights = [2.0, 0.0, -1.5, 0.25, 1.0];
+    for case in every_loss(batch.centers.view()) {
+        let targets = Targets::new(&batch.labels)
+            .with_row_weights(&row_weights)
+            .with_reduction(Reduction::None);
+        let whole = case
+            .loss
+            .evaluate(batch.features.view(), batch.weights.view(), &targets)
+            .expect("a good batch");
+        let whole = parts(&whole);
+        let mut total = whole.clone().map(|part| vec![0.0; part.len()]);
+        for (row, weight) in row_weights.into_iter().enumerate() {
+            let features = batch.features.select(Axis(0), &[row]);
+            let label = [batch.labels[row]];
+            let targets = Targets::new(&label).with_reduction(Reduction::Sum);
+            let alone = case
+                .loss
+                .evaluate(features.view(), batch.weights.view(), &targets)
+                .expect("a good batch");
+            for (index, (total, part)) in total.iter_mut().zip(parts(&alone)).enumerate() {
+                // ∂X of the row stands in the row's place.
+                let start = if index == 1 { 4 * row } else { 0 };
+                for (total, part) in total[start..].iter_mut().zip(part) {
+                    *total += weight * part;
+                }
+            }
+        }
+        for (whole, total) in whole.iter().zip(&total) {
+            assert_close(&case.name, whole, total, 1e-13);
+        }
+    }
+}
+
+/// Row weights of a power of two multiply everything but the row losses, bit for bit.
+fn powers_of_two<A: Float>() {
+    let batch = Batch::<A>::random(94, 4, 6, 3);
+    for case in every_loss(batch.centers.view()) {
+        let evaluate = |weight: f64| {
+            let row_weights = vec![narrow::<A>(weight); 4];
+            let targets = Targets::new(&batch.labels)
+                .with_row_weights(&row_weights)
+                .with_reduction(Reduction::None);
+            let found = case
+                .loss
+                .evaluate(batch.features.view(), batch.weights.view(), &targets);
+            parts(&found.expect("a good batch"))
+        };
+        let plain = evaluate(1.0);
+        for weight in [2.0, 0.25, -8.0] {
+            for (found, plain) in evaluate(weight).iter().zip(&plain) {
+                let expected: Vec<f64> = plain.iter().map(|v| weight * v).collect();
+                assert_eq!(found, &expected, "{} times {weight}", case.name);
+            }
+        }
+        for part in evaluate(0.0) {
+            assert!(part.iter().all(|&v| v == 0.0), "{} times 0", case.name);
+        }
+    }
+}
+
+#[test]
+fn row_weights_of_a_power_of_two_are_exact() {
+    powers_of_two::<f32>();
+    powers_of_two::<f64>();
+}
+
+fn one_class<A: Float>() {
+    let mut batch = Batch::<A>::random(95, 4, 1, 3);
+    // One of them at the pole, where the margin is most singular.
+    let pole = batch.weights.row(0).mapv(|v| v + v);
+    batch.features.row_mut(2).assign(&pole);
+    for case in every_loss(batch.centers.view()) {
+        if case.formula.centers.is_some() {
+            continue;
+        }
+        let targets = Targets::new(&batch.labels);
+        let found = case
+            .loss
+            .evaluate(batch.features.view(), batch.weights.view(), &targets)
+            .expect("a good batch");
+        for part in parts(&found) {
+            assert!(part.iter().all(|&v| v == 0.0), "{}: {part:?}", case.name);
+        }
+        assert_eq!(found.forward.accuracy(), Some(1.0), "{}", case.name);
+    }
+}
+
+#[test]
+fn one_class_is_certain() {
+    one_class::<f32>();
+    one_class::<f64>();
+}
+
+/// Another order of the classes is the same problem.
+#[test]
+fn classes_may_be_renamed() {
+    let batch = Batch::<f64>::random(96, 6, 8, 4);
+    let order = [3, 7, 0, 5, 1, 6, 2, 4];
+    let labels: Vec<usize> = (batch.labels.iter())
+        .map(|&label| {
+            order
+                .iter()
+                .position(|&class| class == label)
+                .expect("a permutation")
+        })
+        .collect();
+    let weights = batch.weights.select(Axis(0), &order);
+    for case in every_loss(batch.centers.view()) {
+        // The biases and centers that the losses hold would have to be renamed too.
+        if case.formula.centers.is_some() || case.loss.learnables().len() == 8 {
+            continue;
+        }
+        let evaluate = |weights: &Array2<f64>, labels: &[usize]| {
+            case.loss
+                .evaluate(batch.features.view(), weights.view(), &Targets::new(labels))
+                .expect("a good batch")
+        };
+        let (plain, renamed) = (
+            evaluate(&batch.weights, &batch.labels),
+            evaluate(&weights, &labels),
+        );
+        let expected = plain.grad_weights.select(Axis(0), &order);
+        assert_close(&case.name, &[renamed.loss()], &[plain.loss()], 1e-13);
+        assert_close(
+            &case.name,
+            &flat(&renamed.grad_features),
+            &flat(&plain.grad_features),
+            1e-13,
+        );
+        assert_close(
+            &case.name,
+            &flat(&renamed.grad_weights),
+            &flat(&expected),
+            1e-13,
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! Comparisons that a NaN cannot pass.
+
+use margin_losses::{Evaluation, Float, Forward};
+
+use super::widen;
+
+/// The largest magnitude; NaN if there is one.
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    let either_nan = |m: f64, v: f64| m.is_nan() || v.is_nan();
+    values.iter().fold(0.0, |m, &v| {
+        if either_nan(m, v) {
+            f64::NAN
+        } else {
+            v.abs().max(m)
+        }
+    })
+}
+
+/// The largest difference of two entries; NaN if there is one.
+pub(crate) fn max_difference(actual: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len(), "lengths differ");
+    let differences: Vec<f64> = actual.iter().zip(expected).map(|(a, b)| a - b).collect();
+    largest(&differences)
+}
+
+/// Whether all entries agree within `tolerance` times the largest expected one. Equal arrays agree, zeros too.
+pub(crate) fn close_to_largest(actual: &[f64], expected: &[f64], tolerance: f64) -> bool {
+    max_difference(actual, expected) <= tolerance * largest(expected)
+}
+
+/// Fails, with the numbers, unless [`close_to_largest`].
+#[track_caller]
+pub(crate) fn assert_close(what: &str, actual: &[f64], expected: &[f64], tolerance: f64) {
+    assert!(
+        close_to_largest(actual, expected, tolerance),
+        "{what}: off by {:e} where the largest entry is {:e} and {tolerance:e} of it is allowed\n{actual:?}\n{expected:?}",
+        max_difference(actual, expected),
+        largest(expected),
+    );
+}
+
+/// The largest of the relative errors, for reports.
+pub(crate) fn worst(actual: &[f64], expected: &[f64]) -> f64 {
+    max_difference(actual, expected) / largest(expected)
+}
+
+/// The bits of the exact `f64` value of each entry: −0 and 0 differ.
+pub(crate) fn bits<'a, A: Float>(values: impl IntoIterator<Item = &'a A>) -> Vec<u64> {
+    values
+        .into_iter()
+        .map(|&value| widen(value).to_bits())
+        .collect()
+}
+
+/// The bits of everything that an evaluation shows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Snapshot {
+    arrays: Vec<Vec<u64>>,
+    shapes: Vec<(usize, usize)>,
+    correct: Vec<bool>,
+}
+
+impl Snapshot {
+    pub(crate) fn of<A: Float>(evaluation: &Evaluation<A>) -> Self {
+        let matrices = [
+            &evaluation.grad_features,
+            &evaluation.grad_weights,
+            &evaluation.grad_centers,
+        ];
+        let mut snapshot = Self::of_forward(&evaluation.forward);
+        snapshot.arrays.push(bits(&evaluation.grad_learnables));
+        snapshot.arrays.extend(matrices.map(bits));
+        snapshot.shapes.extend(matrices.map(ndarray::Array2::dim));
+        snapshot
+    }
+
+    pub(crate) fn of_forward<A: Float>(forward: &Forward<A>) -> Self {
+        Self {
+            arrays: vec![
+                bits([&forward.loss]),
+                bits(&forward.row_losses),
+                bits(&forward.target_logits),
+                bits(&forward.target_cosines),
+            ],
+            shapes: Vec::new(),
+            correct: forward.correct.to_vec(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What the integration tests share: batches, every loss with its formula, a slow oracle, a gradient checker.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test crate uses a part of it"
+)]
+
+mod batch;
+mod compare;
+mod differences;
+mod losses;
+mod oracle;
+pub(crate) mod refusal;
+
+pub(crate) use batch::{Batch, SplitMix, narrow, widen, widened};
+pub(crate) use compare::{
+    Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
+};
+pub(crate) use differences::{Derivative, check_gradient, derivative};
+pub(crate) use losses::{Case, Squared, every_loss, weights_may_be_zero};
+pub(crate) use oracle::{Formula, Layer, Truth, truth};
