@@ -200,10 +200,11 @@ fn any_number_of_threads_gives_the_same_bits() {
     threads::<f64>();
 }
 
-/// `values`, seen through another layout over a buffer whose other cells are NaN.
-fn layouts<A: Float>(
-    values: &Array2<A>,
-) -> Vec<(&'static str, Array2<A>, fn(&Array2<A>) -> ArrayView2<'_, A>)> {
+/// A name, a buffer, and how the values are seen in it.
+type Layout<A> = (&'static str, Array2<A>, fn(&Array2<A>) -> ArrayView2<'_, A>);
+
+/// `values`, seen through other layouts over buffers whose other cells are NaN.
+fn layouts<A: Float>(values: &Array2<A>) -> Vec<Layout<A>> {
     let (rows, columns) = values.dim();
     let mut stepped = Array2::from_elem((2 * rows, 3 * columns), A::nan());
     stepped.slice_mut(s![..;2, ..;3]).assign(values);
