@@ -60,7 +60,7 @@ impl AmSoftmax {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶] and m ∈ [0, 2].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶] and m ∈ [0, 2].
     pub fn new(scale: f64, margin: f64) -> Result<Self, Error> {
         Ok(Self {
             scale: error::scale(scale)?,

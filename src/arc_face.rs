@@ -15,6 +15,8 @@ use crate::margin::{Angle, Margin, TargetLogit};
 /// | [`SmoothTail`](Self::SmoothTail) | −2 − cos(θ + m) | yes, with its slope | yes |
 /// | [`EasyMargin`](Self::EasyMargin) | no margin at all past π/2 | no: rises at π/2 | no |
 ///
+/// (For m above 2.33, more than any use, the linear tail rises at π − m instead.)
+///
 /// The default is the paper's formula: it is what the published results were trained with, it is continuous, and training
 /// hardly ever gets there, since features begin near 90° from their class and m is about 30°. Where features may begin
 /// anywhere (a pretrained network on new classes, few dimensions), `SmoothTail` keeps a row beyond π − m from being pushed
@@ -93,7 +95,7 @@ impl ArcFace {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶] and m ∈ [0, π).
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶] and m ∈ [0, π).
     pub fn new(scale: f64, margin: f64) -> Result<Self, Error> {
         Ok(Self {
             scale: error::scale(scale)?,

@@ -19,7 +19,8 @@ use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 ///
 /// # Shapes
 ///
-/// Features N×d; the centers, C×d, take the place of the class weights. The cost is N·d, whatever C.
+/// Features N×d; the centers, C×d, take the place of the class weights. Each row is compared with its own center only; the
+/// others are scanned for NaN, and their gradient is zero. The target's logit is reported as −ℓ.
 ///
 /// # Gradients
 ///

@@ -59,7 +59,7 @@ impl CombinedMargin {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶], m₁ ∈ (0, 1000], m₂ ∈ [0, π) and m₃ ∈ [0, 2].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶], m₁ ∈ (0, 1000], m₂ ∈ [0, π) and m₃ ∈ [0, 2].
     pub fn new(scale: f64, m1: f64, m2: f64, m3: f64) -> Result<Self, Error> {
         Ok(Self {
             scale: error::scale(scale)?,

@@ -62,7 +62,7 @@ impl CosFace {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶] and m ∈ [0, 2].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶] and m ∈ [0, 2].
     pub fn new(scale: f64, margin: f64) -> Result<Self, Error> {
         Ok(Self {
             scale: error::scale(scale)?,

@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// A quantity of this row is larger than the largest number of the element type.
     Overflow {
-        /// What overflows: `"logit"`, `"loss"`, `"gradient"`.
+        /// What overflows: `"norm"`, `"logit"`, `"loss"`, `"gradient"`, `"center"`.
         quantity: &'static str,
         /// The argument whose row leads there.
         argument: Argument,
@@ -217,18 +217,15 @@ pub(crate) fn parameter(
     }
 }
 
-/// A scale (inverse temperature) of the logits.
+/// A scale (inverse temperature) of the logits. Beyond its range logits in `f32` would be nothing but rounding, or have none.
 pub(crate) fn scale(value: f64) -> Result<f64, Error> {
     parameter(
         "scale",
         value,
-        value > 0.0 && value <= MAX_SCALE,
-        "lie in (0, 1e6]",
+        (1e-6..=1e6).contains(&value),
+        "lie in [1e-6, 1e6]",
     )
 }
-
-/// Beyond this, logits in `f32` would carry absolute errors of tenths: no use is known.
-const MAX_SCALE: f64 = 1e6;
 
 /// A margin that is added to an angle.
 pub(crate) fn angular_margin(name: &'static str, value: f64) -> Result<f64, Error> {

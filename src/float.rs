@@ -21,11 +21,11 @@ pub(crate) mod sealed {
         const NORM_WINDOW: i32;
         /// How far a row's largest logit may rise above the shift of its exponentials before the shift follows.
         const SHIFT_SLACK: Self;
-        /// Coefficients of the backward product are scaled up by at most 2^this, so that those of confident rows do not
-        /// become subnormal …
-        const MAX_BOOST: i32;
-        /// … and to at most 2^this, so that they do not overflow.
+        /// Coefficients of the backward product are scaled by a power of two, so that their sums reach no further than
+        /// 2^this: far from overflow, and with all the room below for confident rows.
         const MAX_EXPONENT: i32;
+        /// Powers of two up to 2^±this are numbers of this type.
+        const NORMAL_POWER: i32;
 
         fn widen(self) -> f64;
         fn narrow(value: f64) -> Self;
@@ -61,9 +61,9 @@ pub(crate) mod sealed {
     impl Element for f32 {
         const MIN_NORM: f64 = 7.523_163_845_262_64e-37; // 2^-120
         const NORM_WINDOW: i32 = 16;
-        const SHIFT_SLACK: Self = 60.0;
-        const MAX_BOOST: i32 = 32;
+        const SHIFT_SLACK: Self = 30.0;
         const MAX_EXPONENT: i32 = 80;
+        const NORMAL_POWER: i32 = 126;
 
         #[inline(always)]
         fn widen(self) -> f64 {
@@ -87,8 +87,8 @@ pub(crate) mod sealed {
         const MIN_NORM: f64 = 9.332_636_185_032_189e-302; // 2^-1000
         const NORM_WINDOW: i32 = 200;
         const SHIFT_SLACK: Self = 300.0;
-        const MAX_BOOST: i32 = 64;
         const MAX_EXPONENT: i32 = 550;
+        const NORMAL_POWER: i32 = 1022;
 
         #[inline(always)]
         fn widen(self) -> f64 {

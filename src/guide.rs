@@ -271,7 +271,7 @@ pub fn norm_face_lower_bound(classes: usize, scale: f64) -> Result<f64, Error> {
 /// `CosFace`, [arXiv:1801.09414](https://arxiv.org/abs/1801.09414), equation 4.
 pub fn cos_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f64, Error> {
     let others = others(classes)?;
-    let scale = error::scale(scale)?;
+    let scale = positive_scale(scale)?;
     let margin = error::cosine_margin("margin", margin)?;
     Ok(loss_at(others, -scale * ((others + 1.0) / others - margin)))
 }
@@ -307,7 +307,7 @@ pub fn cos_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f
 /// `ArcFace`, [arXiv:1801.07698](https://arxiv.org/abs/1801.07698), equation 3.
 pub fn arc_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f64, Error> {
     let others = others(classes)?;
-    let scale = error::scale(scale)?;
+    let scale = positive_scale(scale)?;
     let margin = error::angular_margin("margin", margin)?;
     let gap = f64::max(margin.cos() + 1.0 / others, 1.0 - margin.cos());
     Ok(loss_at(others, -scale * gap))
@@ -380,7 +380,7 @@ pub fn initial_loss(classes: usize, scale: f64, target_logit: f64) -> Result<f64
 /// `ln(1 + (C−1) e^(s (c − ψ)))`, the loss of a row whose other classes all have the cosine c.
 fn loss_with_others_at(cosine: f64, classes: usize, scale: f64, psi: f64) -> Result<f64, Error> {
     let others = others(classes)?;
-    let scale = error::scale(scale)?;
+    let scale = positive_scale(scale)?;
     let psi = parameter("target_logit", psi, psi.abs() <= 1e6, "lie in [-1e6, 1e6]")?;
     Ok(loss_at(others, scale * (cosine - psi)))
 }
@@ -389,6 +389,12 @@ fn loss_with_others_at(cosine: f64, classes: usize, scale: f64, psi: f64) -> Res
 fn loss_at(others: f64, gap: f64) -> f64 {
     let exponent = others.ln() + gap;
     exponent.max(0.0) + (-exponent.abs()).exp().ln_1p()
+}
+
+/// Any positive scale: the formulas hold below what a loss would train with.
+fn positive_scale(scale: f64) -> Result<f64, Error> {
+    let holds = scale > 0.0 && scale <= 1e6;
+    parameter("scale", scale, holds, "lie in (0, 1e6]")
 }
 
 /// C − 1, for C of at least 2.

@@ -197,8 +197,8 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         weights: ArrayView2<'_, A>,
         targets: &Targets<'_, A>,
     ) -> Result<Forward<A>, Error> {
-        let mut forward = self.classifier.forward(features, weights, targets)?;
         let term = self.center_term(features, weights, targets)?;
+        let mut forward = self.classifier.forward(features, weights, targets)?;
         add(&mut forward, &term.forward)?;
         Ok(forward)
     }

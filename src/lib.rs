@@ -72,6 +72,7 @@ mod margin_softmax;
 mod modified_softmax;
 mod norm_face;
 mod parallel;
+mod scale;
 pub mod schedule;
 mod softmax;
 

@@ -107,7 +107,8 @@ pub struct Forward<A> {
     pub target_logits: Array1<A>,
     /// cosθᵢ between each row and the weight (or center) of its class, without margin; 0 if either is a zero vector.
     pub target_cosines: Array1<A>,
-    /// Whether the target, without margin, scores strictly above every other class.
+    /// Whether the target, without margin, scores strictly above every other class. What is equal to rounding may fall
+    /// either way.
     pub correct: Array1<bool>,
 }
 
@@ -148,7 +149,8 @@ impl<A: Float> Evaluation<A> {
     /// An empty evaluation whose working memory, beyond inputs and outputs, stays below `bytes`.
     ///
     /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice, and the results are
-    /// the same to rounding. The limit of [`new`](Self::new) is 1 GiB.
+    /// the same to rounding. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of class weights that are not
+    /// row-major, one for each thread, come on top.
     #[must_use]
     pub fn with_scratch_limit(bytes: usize) -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! Softmax over cosines with a margin of the user's own.
 
-use crate::error::{self, Error};
+use crate::error::Error;
 use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 use crate::margin::Margin;
+use crate::scale::Scale;
 
 /// Softmax cross-entropy over cosines whose target's logit is any [`Margin`].
 ///
@@ -44,23 +45,44 @@ use crate::margin::Margin;
 /// assert!(out.loss() > 0.0);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
+///
+/// Every loss of the crate that has a margin is itself a [`Margin`], so this is also how its scale is learned:
+///
+/// ```
+/// use margin_losses::{ArcFace, MarginLoss, MarginSoftmax, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let mut loss = MarginSoftmax::learned(ArcFace::default(), 16.0)?;
+/// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+/// let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
+/// loss.set_scale(loss.scale() - 0.1 * out.grad_learnables[0])?;
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MarginSoftmax<M> {
     margin: M,
-    scale: f64,
+    scale: Scale,
 }
 
 impl<M> MarginSoftmax<M> {
-    /// A margin, and the scale s.
+    /// A margin, and a fixed scale s. A scale that the margin may have for itself plays no part.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶].
     pub fn new(margin: M, scale: f64) -> Result<Self, Error> {
-        Ok(Self {
-            margin,
-            scale: error::scale(scale)?,
-        })
+        let scale = Scale::fixed(scale)?;
+        Ok(Self { margin, scale })
+    }
+
+    /// A margin, and a scale that is learned, beginning at `initial`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless `initial` ∈ [10⁻⁶, 10⁶].
+    pub fn learned(margin: M, initial: f64) -> Result<Self, Error> {
+        let scale = Scale::learned(initial)?;
+        Ok(Self { margin, scale })
     }
 
     /// The margin.
@@ -72,18 +94,43 @@ impl<M> MarginSoftmax<M> {
     /// s.
     #[must_use]
     pub fn scale(&self) -> f64 {
-        self.scale
+        self.scale.value()
+    }
+
+    /// Another s; what is learned goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶]; the scale is then as it was.
+    pub fn set_scale(&mut self, scale: f64) -> Result<(), Error> {
+        self.scale.set(scale)
+    }
+
+    /// Whether the scale is a learnable.
+    #[must_use]
+    pub fn is_learned(&self) -> bool {
+        self.scale.is_learned()
     }
 }
 
 impl<M: Margin> MarginSoftmax<M> {
     fn head(&self) -> Head<'_> {
         Head {
-            layer: Layer::Cosine { scale: self.scale },
+            layer: Layer::Cosine {
+                scale: self.scale(),
+            },
             margin: Some(&self.margin),
-            learns_scale: false,
+            learns_scale: self.is_learned(),
         }
     }
 }
 
-softmax_family!(MarginSoftmax<M> where M: Margin);
+softmax_family!(MarginSoftmax<M> where M: Margin, {
+    fn learnables(&self) -> &[f64] {
+        self.scale.learnables()
+    }
+
+    fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.scale.set_learnables(values)
+    }
+});

@@ -38,7 +38,7 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 ///
 /// # References
 ///
-/// Liu et al., *SphereFace*, equation 4 ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)).
+/// Liu et al., *SphereFace*, section 3 ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModifiedSoftmax {}
 

@@ -1,7 +1,8 @@
 //! NormFace: softmax over scaled cosines.
 
-use crate::error::{self, Error};
+use crate::error::Error;
 use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::scale::Scale;
 
 /// NormFace: softmax cross-entropy over cosines, with a scale that is fixed or learned.
 ///
@@ -40,7 +41,7 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 /// let mut loss = NormFace::learned(10.0)?;
 /// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
 /// let scale = loss.scale() - 0.1 * out.grad_learnables[0];
-/// MarginLoss::<f64>::set_learnables(&mut loss, &[scale.max(0.01)])?;
+/// loss.set_scale(scale.max(0.01))?;
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 ///
@@ -49,8 +50,7 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 /// Wang et al., *NormFace*, equation 7 and Proposition 2 ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormFace {
-    scale: [f64; 1],
-    learned: bool,
+    scale: Scale,
 }
 
 impl NormFace {
@@ -58,36 +58,41 @@ impl NormFace {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ (0, 10⁶].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶].
     pub fn new(scale: f64) -> Result<Self, Error> {
-        Ok(Self {
-            scale: [error::scale(scale)?],
-            learned: false,
-        })
+        let scale = Scale::fixed(scale)?;
+        Ok(Self { scale })
     }
 
     /// A scale that is learned, beginning at `initial`. The paper begins at 10, and keeps it above 0.01.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless `initial` ∈ (0, 10⁶].
+    /// [`Error::Parameter`] unless `initial` ∈ [10⁻⁶, 10⁶].
     pub fn learned(initial: f64) -> Result<Self, Error> {
-        Ok(Self {
-            learned: true,
-            ..Self::new(initial)?
-        })
+        let scale = Scale::learned(initial)?;
+        Ok(Self { scale })
     }
 
     /// s.
     #[must_use]
     pub fn scale(&self) -> f64 {
-        self.scale[0]
+        self.scale.value()
+    }
+
+    /// Another s; what is learned goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶]; the scale is then as it was.
+    pub fn set_scale(&mut self, scale: f64) -> Result<(), Error> {
+        self.scale.set(scale)
     }
 
     /// Whether the scale is a learnable.
     #[must_use]
     pub fn is_learned(&self) -> bool {
-        self.learned
+        self.scale.is_learned()
     }
 
     fn head(&self) -> Head<'_> {
@@ -96,27 +101,17 @@ impl NormFace {
                 scale: self.scale(),
             },
             margin: None,
-            learns_scale: self.learned,
+            learns_scale: self.is_learned(),
         }
     }
 }
 
 softmax_family!(NormFace, {
     fn learnables(&self) -> &[f64] {
-        if self.learned { &self.scale } else { &[] }
+        self.scale.learnables()
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        match (self.learned, values) {
-            (true, &[scale]) => {
-                self.scale = [error::scale(scale)?];
-                Ok(())
-            }
-            (false, []) => Ok(()),
-            _ => Err(Error::LearnableCount {
-                expected: usize::from(self.learned),
-                found: values.len(),
-            }),
-        }
+        self.scale.set_learnables(values)
     }
 });

@@ -78,6 +78,26 @@ impl SoftmaxLoss {
         self.bias.as_deref()
     }
 
+    /// Another bias, of as many classes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LearnableCount`] if the number of entries differs, [`Error::NonFinite`] if one is NaN or infinite; the bias
+    /// is then as it was.
+    pub fn set_bias(&mut self, values: &[f64]) -> Result<(), Error> {
+        let expected = self.bias().map_or(0, <[f64]>::len);
+        if values.len() != expected {
+            return Err(Error::LearnableCount {
+                expected,
+                found: values.len(),
+            });
+        }
+        if let Some(bias) = &mut self.bias {
+            *bias = finite(values.to_vec())?;
+        }
+        Ok(())
+    }
+
     fn head(&self) -> Head<'_> {
         Head {
             layer: Layer::Linear { bias: self.bias() },
@@ -103,16 +123,6 @@ softmax_family!(SoftmaxLoss, {
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        let expected = self.bias().map_or(0, <[f64]>::len);
-        if values.len() != expected {
-            return Err(Error::LearnableCount {
-                expected,
-                found: values.len(),
-            });
-        }
-        if let Some(bias) = &mut self.bias {
-            *bias = finite(values.to_vec())?;
-        }
-        Ok(())
+        self.set_bias(values)
     }
 });

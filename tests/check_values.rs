@@ -6,8 +6,8 @@
 mod support;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float, MarginLoss,
-    ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss, Targets,
+    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float, Margin,
+    MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss, Targets,
 };
 use support::{Batch, assert_close, widen};
 
@@ -214,4 +214,37 @@ fn every_entry_of_every_gradient_in_f64() {
 #[test]
 fn every_entry_of_every_gradient_in_f32() {
     every_entry::<f32>(1e-5);
+}
+
+/// The scale's gradient of losses whose own scale is fixed, through the loss that can learn the scale of any margin.
+#[test]
+fn gradients_of_the_scale_of_every_margin() -> Result<(), Error> {
+    fn of<M: Margin>(margin: M, scale: f64) -> Result<f64, Error> {
+        let batch = Batch::<f64>::reference([0, 3, 2]);
+        let loss = MarginSoftmax::learned(margin, scale)?;
+        let targets = Targets::new(&batch.labels);
+        let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+        Ok(found.grad_learnables[0])
+    }
+    let easy = ArcFace::default().with_past_pi(PastPi::EasyMargin);
+    for (found, published) in [
+        (of(AmSoftmax::default(), 30.0)?, 0.585_267_113_938),
+        (of(CosFace::default(), 64.0)?, 0.585_346_219_761),
+        (of(ArcFace::default(), 64.0)?, 0.638_474_087_707),
+        (of(easy, 64.0)?, 0.479_172_016_160),
+        (
+            of(CombinedMargin::new(1.0, 1.0, 0.3, 0.2)?, 64.0)?,
+            0.666_871_167_300,
+        ),
+        (
+            of(CombinedMargin::new(1.0, 0.9, 0.4, 0.15)?, 64.0)?,
+            0.619_807_680_242,
+        ),
+    ] {
+        assert!(
+            (found - published).abs() <= 1e-10 * published,
+            "{found} is not {published}"
+        );
+    }
+    Ok(())
 }

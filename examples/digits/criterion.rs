@@ -97,8 +97,7 @@ impl Criterion {
     pub(crate) fn new(loss: Loss, classes: usize, dim: usize) -> Result<Self, Error> {
         let function = loss.build(classes)?;
         let annealing = match loss {
-            // The values of SphereFace's published training.
-            Loss::ASoftmax => Some(LambdaAnnealing::new(1000.0, 0.12, 1.0, 5.0)?),
+            Loss::ASoftmax => Some(LambdaAnnealing::sphere_face()),
             _ => None,
         };
         Ok(Self {
@@ -118,11 +117,12 @@ impl Criterion {
         labels: &[usize],
         evaluation: &mut Evaluation<f32>,
     ) -> Result<(), Error> {
+        // SphereFace counts its first iteration as 1.
+        self.iteration += 1;
         if let Some(annealing) = &self.annealing {
             let lambda = annealing.at(self.iteration);
             self.function = Box::new(ASoftmax::new(4)?.with_lambda(lambda)?);
         }
-        self.iteration += 1;
 
         let targets = Targets::new(labels);
         if let Some(centers) = &mut self.centers {

@@ -212,30 +212,43 @@ pub(super) fn block<A: Float>(
             .normalised
             .then(|| &batch.normalised.inverse_norms[classes.clone()]),
         dim,
-        power: -shares.boost,
+        power: if batch.normalised.rescaled[block] {
+            0
+        } else {
+            -shares.boost
+        },
     });
     if batch.normalised.rescaled[block] {
+        // The boost and the power of the row at once: one after the other might underflow on the way.
         let mut row_copy = Vec::new();
         for (class, row) in classes.clone().zip(out.chunks_exact_mut(dim)) {
             let power = Norm::of(contiguous(all_weights.row(class), &mut row_copy)).power();
-            for entry in row {
-                *entry = A::narrow(scale_by_power(entry.widen(), -power));
-            }
+            scale_row(row, -shares.boost - power);
         }
     }
 
-    for &row in batch.rows_of(&classes) {
-        let column = batch.labels[row] - classes.start;
-        let miss = shares.by_row[row] * shares.rows[row].miss;
-        let direction = &coefficients.target_directions[row * dim..(row + 1) * dim];
-        for (entry, &u) in out[column * dim..(column + 1) * dim]
-            .iter_mut()
-            .zip(direction)
-        {
-            *entry = A::narrow(entry.widen() - miss * u.widen());
+    let mut sum = vec![0.0_f64; dim];
+    for rows in batch
+        .rows_of(&classes)
+        .chunk_by(|&a, &b| batch.labels[a] == batch.labels[b])
+    {
+        let column = batch.labels[rows[0]] - classes.start;
+        let out = &mut out[column * dim..(column + 1) * dim];
+        for (sum, entry) in sum.iter_mut().zip(&*out) {
+            *sum = entry.widen();
         }
-        if let Some(sum) = bias_sums.get_mut(column) {
-            *sum -= miss;
+        for &row in rows {
+            let miss = shares.by_row[row] * shares.rows[row].miss;
+            let direction = &coefficients.target_directions[row * dim..(row + 1) * dim];
+            for (sum, u) in sum.iter_mut().zip(direction) {
+                *sum -= miss * u.widen();
+            }
+            if let Some(sum) = bias_sums.get_mut(column) {
+                *sum -= miss;
+            }
+        }
+        for (entry, &sum) in out.iter_mut().zip(&sum) {
+            *entry = A::narrow(sum);
         }
     }
     for (entry, sum) in grad_bias.iter_mut().zip(bias_sums) {
@@ -277,10 +290,30 @@ impl<A: Float> WithSimd for Finish<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let back = A::narrow(scale_by_power(1.0, self.power));
+    fn with_simd<S: Simd>(mut self, _: S) {
+        // What is no power of two of this type is applied on its own.
+        let representable = self.power.abs() <= A::NORMAL_POWER;
+        let power = if representable { self.power } else { 0 };
+        let back = A::narrow(scale_by_power(1.0, power));
+        self.project(back);
+        if !representable {
+            scale_row(self.out, self.power);
+        }
+    }
+}
+
+/// `row · 2^power`, rounded once.
+fn scale_row<A: Float>(row: &mut [A], power: i32) {
+    for entry in row {
+        *entry = A::narrow(scale_by_power(entry.widen(), power));
+    }
+}
+
+impl<A: Float> Finish<'_, A> {
+    #[inline(always)]
+    fn project(&mut self, back: A) {
         let Some(inverse_norms) = self.inverse_norms else {
-            for entry in self.out {
+            for entry in &mut *self.out {
                 *entry *= back;
             }
             return;
@@ -320,19 +353,19 @@ fn dot_in_lanes<A: Float>(a: &[A], b: &[A]) -> A {
 /// What the backward pass works in.
 #[derive(Debug)]
 pub(super) struct Buffers<'a, A> {
-    /// Room for a tile of features for each segment.
+    /// Room for a tile of features for each lane.
     pub(super) features: &'a mut [A],
-    /// A tile of logits for each segment, unless the exponentials were kept.
+    /// A tile of logits for each lane, unless the exponentials were kept.
     pub(super) tiles: &'a mut [A],
 }
 
 impl<'a, A: Float> Buffers<'a, A> {
-    /// One workspace for each segment.
+    /// One workspace for each lane.
     fn workspaces(self, batch: &Batch<'_, A>, kept: bool) -> Vec<Workspace<'a, A>> {
         let plan = &batch.plan;
         let mut features = Pieces::over(self.features);
         let mut tiles = Pieces::over(self.tiles);
-        (0..plan.segments)
+        (0..plan.lanes())
             .map(|_| {
                 let tile = if kept {
                     0
@@ -367,8 +400,8 @@ pub(super) fn all<A: Float>(
         .workspaces(batch, coefficients.kept.is_some())
         .into_iter()
         .enumerate()
-        .map(|(segment, workspace)| {
-            let blocks = plan.segment(segment);
+        .map(|(lane, workspace)| {
+            let blocks = plan.deal(lane, plan.lanes());
             let classes = plan.classes_of(&blocks).len();
             let grad_bias = bias.take(bias_of(classes));
             (blocks, workspace, out.take(classes * plan.dim), grad_bias)

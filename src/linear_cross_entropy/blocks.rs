@@ -95,7 +95,7 @@ impl Plan {
             aim,
             keeps: aim != Aim::Loss,
         };
-        // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well.
+        // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well, and in smaller blocks.
         let least = loop {
             let needed = plan.sizes().bytes::<A>();
             if needed <= limit {
@@ -105,8 +105,8 @@ impl Plan {
                 plan.keeps = false;
             } else if plan.segments > 1 {
                 plan.segments = plan.segments.div_ceil(2);
-            } else if plan.tile_rows > 16 && plan.block_classes >= 64 {
-                plan.tile_rows = plan.tile_rows.div_ceil(2);
+            } else if plan.block_classes > 32 {
+                plan.block_classes = (plan.block_classes / 2).next_multiple_of(32);
             } else {
                 break needed;
             }
@@ -132,10 +132,16 @@ impl Plan {
         self.block(blocks.start).start..self.block(blocks.end - 1).end
     }
 
-    /// The blocks of a segment.
-    pub(super) fn segment(&self, segment: usize) -> Range<usize> {
+    /// The blocks of one of `shares` consecutive shares.
+    pub(super) fn deal(&self, share: usize, shares: usize) -> Range<usize> {
         let blocks = self.blocks();
-        segment * blocks / self.segments..(segment + 1) * blocks / self.segments
+        share * blocks / shares..(share + 1) * blocks / shares
+    }
+
+    /// How many blocks the backward pass works on side by side: as many as the buffers of the forward pass have room for.
+    pub(super) fn lanes(&self) -> usize {
+        let tiles = (self.rows / self.tile_rows).max(1);
+        (tiles * self.segments).min(TASKS).min(self.blocks())
     }
 
     /// The tiles of rows, in order.
@@ -153,7 +159,7 @@ impl Plan {
         self.tiles().flat_map(move |rows| {
             (0..self.segments).map(move |segment| Piece {
                 rows: rows.clone(),
-                blocks: self.segment(segment),
+                blocks: self.deal(segment, self.segments),
             })
         })
     }
@@ -188,7 +194,7 @@ impl Plan {
             },
             gradient_blocks: match self.aim {
                 Aim::Loss | Aim::Gradients => 0,
-                Aim::Stream => self.segments * self.block_classes * self.dim,
+                Aim::Stream => self.lanes() * self.block_classes * self.dim,
             },
             blocks: self.blocks(),
         }
@@ -213,7 +219,7 @@ pub(super) struct Sizes {
     pub(super) exponentials: usize,
     /// The shift of each row in each block, if the exponentials are kept.
     pub(super) block_shifts: usize,
-    /// As many blocks of ∂W as there are segments, if they are handed out.
+    /// A block of ∂W for each lane, if they are handed out.
     pub(super) gradient_blocks: usize,
     /// A flag for each block.
     pub(super) blocks: usize,

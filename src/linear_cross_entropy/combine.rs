@@ -25,8 +25,8 @@ pub(super) struct Row {
     pub(super) log_sum: f64,
 }
 
-/// The logarithm of a share is at most what a shift may lie above the logits that it is for, which is less than this.
-const LARGEST_SHARE: f64 = 2.0 * NEAR_ZERO;
+/// The logarithm of a share is at most what a shift may lie above the logits that it is for, and a little for rounding.
+const LARGEST_LOG_SHARE: f64 = NEAR_ZERO + 1.0;
 
 /// The segments of row `row`, as indices into the slices of [`Sums`].
 fn segments(plan: &Plan, row: usize) -> impl Iterator<Item = usize> + use<> {
@@ -86,10 +86,12 @@ impl Row {
 
     /// What turns `exp(z − shift)` into a probability.
     ///
-    /// No more than [`LARGEST_SHARE`], which only a block without any class but the target can ask for: its shift is not
-    /// related to the row's logits, and its exponentials are zero.
+    /// Its logarithm is capped at [`LARGEST_LOG_SHARE`], beyond which only a block without any class but the target can lie: its
+    /// shift is not related to the row's logits, and its exponentials are zero.
     pub(super) fn share(&self, shift: f64) -> f64 {
-        (shift - self.shift - self.log_sum).min(LARGEST_SHARE).exp()
+        (shift - self.shift - self.log_sum)
+            .min(LARGEST_LOG_SHARE)
+            .exp()
     }
 }
 

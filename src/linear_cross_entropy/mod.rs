@@ -273,12 +273,21 @@ impl<'a, A: Float> Passed<'a, A> {
         let by_weight = elements.take(sizes.row_vectors);
 
         let x_norms = prepare::scale_features(head, features, scaled)?;
-        let w_norms = prepare::scan_weights(head, &plan, weights, inverse_norms, rescaled)?;
+        let w_norms =
+            prepare::scan_weights(head, &plan, weights, &x_norms, inverse_norms, rescaled)?;
         prepare::check_logits::<A>(head, &x_norms, &w_norms)?;
         let found = target::find_all(head, features, weights, labels, by_feature, by_weight)?;
         let coefficients = check::coefficients(targets);
-        let weight_gradient_bound =
-            prepare::check_weight_gradient::<A>(head, &coefficients, &x_norms, &w_norms, &found)?;
+        let weight_gradient_bound = match aim {
+            Aim::Loss => 0.0,
+            Aim::Gradients | Aim::Stream => prepare::check_weight_gradient::<A>(
+                head,
+                &coefficients,
+                &x_norms,
+                &w_norms,
+                &found,
+            )?,
+        };
 
         let mut by_label: Vec<usize> = (0..n).collect();
         by_label.sort_by_key(|&row| labels[row]);
@@ -364,14 +373,7 @@ impl<'a, A: Float> Passed<'a, A> {
         }
         .write(self.grad_features, &mut cosines)?;
 
-        // From here on nothing can fail, and the caller's arrays are written.
-        evaluation.forward = forward;
-        shaped(&mut evaluation.grad_features, (plan.rows, plan.dim))
-            .as_slice_mut()
-            .expect("just shaped")
-            .copy_from_slice(self.grad_features);
-        evaluation.grad_centers = Array2::default((0, 0));
-        evaluation.grad_learnables = match self.head.layer {
+        let grad_learnables = match self.head.layer {
             Layer::Linear { bias: Some(bias) } => Array1::zeros(bias.len()),
             Layer::Cosine { scale } if self.head.learns_scale => {
                 // ∂L/∂s = Σ G_ij z_ij/s.
@@ -385,6 +387,22 @@ impl<'a, A: Float> Passed<'a, A> {
             }
             _ => Array1::default(0),
         };
+        if !grad_learnables.iter().all(|entry| entry.is_finite()) {
+            return Err(Error::Overflow {
+                quantity: "gradient",
+                argument: Argument::Features,
+                row: 0,
+            });
+        }
+
+        // From here on nothing can fail, and the caller's arrays are written.
+        evaluation.forward = forward;
+        shaped(&mut evaluation.grad_features, (plan.rows, plan.dim))
+            .as_slice_mut()
+            .expect("just shaped")
+            .copy_from_slice(self.grad_features);
+        evaluation.grad_centers = Array2::default((0, 0));
+        evaluation.grad_learnables = grad_learnables;
         Ok(())
     }
 
@@ -398,10 +416,10 @@ impl<'a, A: Float> Passed<'a, A> {
 
     /// What the backward pass takes: the batch, the coefficients, working memory, and blocks to hand out.
     fn backward(&mut self) -> (&Batch<'a, A>, Coefficients<'_, A>, Buffers<'_, A>, &mut [A]) {
-        let headroom = if self.weight_gradient_bound > 0.0 {
+        let boost = if self.weight_gradient_bound > 0.0 {
             A::MAX_EXPONENT - rows::binary_exponent(self.weight_gradient_bound)
         } else {
-            A::MAX_BOOST
+            0
         };
         // The sums have served: what the backward pass works in takes their place.
         let features = &mut *self.sums.accumulators;
@@ -417,7 +435,7 @@ impl<'a, A: Float> Passed<'a, A> {
         let shares = Shares {
             rows: &self.rows,
             by_row: &self.coefficients,
-            boost: headroom.min(A::MAX_BOOST),
+            boost,
         };
         let shifts: Vec<A> = self.rows.iter().map(|row| A::narrow(row.shift)).collect();
         self.weighted

@@ -68,6 +68,7 @@ pub(super) fn scan_weights<A: Float>(
     head: &Head<'_>,
     plan: &Plan,
     weights: ArrayView2<'_, A>,
+    features: &[Norm],
     inverse_norms: &mut [A],
     rescaled: &mut [bool],
 ) -> Result<WeightNorms, Error> {
@@ -77,15 +78,27 @@ pub(super) fn scan_weights<A: Float>(
         rescaled: &'a mut [bool],
         found: &'a mut Result<WeightNorms, Error>,
     }
-    struct Scan<'a, A>(&'a Head<'a>, &'a Plan, ArrayView2<'a, A>, Task<'a, A>);
+    struct Scan<'a, A> {
+        normalised: bool,
+        longest_feature: f64,
+        plan: &'a Plan,
+        weights: ArrayView2<'a, A>,
+        task: Task<'a, A>,
+    }
     impl<A: Float> WithSimd for Scan<'_, A> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self(head, plan, weights, task) = self;
+            let Self {
+                normalised,
+                longest_feature,
+                plan,
+                weights,
+                task,
+            } = self;
             let mut buffer = Vec::new();
-            let normalised = head.normalises_weights();
+            let limit = product_limit::<A>();
             let mut inverse_norms = task.inverse_norms.iter_mut();
             let mut norms = WeightNorms {
                 longest: 0.0,
@@ -111,7 +124,8 @@ pub(super) fn scan_weights<A: Float>(
                     if value < norms.shortest {
                         (norms.shortest, norms.shortest_row) = (value, class);
                     }
-                    *rescaled |= normalised && norm.power().abs() > A::NORM_WINDOW;
+                    *rescaled |= normalised
+                        && (norm.power().abs() > A::NORM_WINDOW || value * longest_feature > limit);
                     if let Some(inverse) = inverse_norms.next() {
                         *inverse = A::narrow(if normalised { 1.0 / value } else { 1.0 });
                     }
@@ -121,15 +135,21 @@ pub(super) fn scan_weights<A: Float>(
         }
     }
 
-    let mut found = vec![Err(Error::NoClasses); plan.segments];
+    // Cosines are of features that are scaled to a norm, so only free norms can be too long for a product.
+    let longest_feature = match head.layer {
+        Layer::UnitWeights => longest(features),
+        _ => 0.0,
+    };
+    let lanes = plan.lanes();
+    let mut found = vec![Err(Error::NoClasses); lanes];
     {
         let mut inverse_norms = Pieces::over(&mut *inverse_norms);
         let mut rescaled = Pieces::over(&mut *rescaled);
         let tasks = found
             .iter_mut()
             .enumerate()
-            .map(|(segment, found)| {
-                let blocks = plan.segment(segment);
+            .map(|(lane, found)| {
+                let blocks = plan.deal(lane, lanes);
                 Task {
                     inverse_norms: inverse_norms.take(plan.classes_of(&blocks).len()),
                     rescaled: rescaled.take(blocks.len()),
@@ -139,7 +159,13 @@ pub(super) fn scan_weights<A: Float>(
             })
             .collect();
         parallel::for_each(tasks, |task| {
-            Arch::new().dispatch(Scan(head, plan, weights, task));
+            Arch::new().dispatch(Scan {
+                normalised: head.normalises_weights(),
+                longest_feature,
+                plan,
+                weights,
+                task,
+            });
         });
     }
     let mut norms = WeightNorms {
@@ -165,6 +191,17 @@ pub(super) fn scan_weights<A: Float>(
     Ok(norms)
 }
 
+fn longest(norms: &[Norm]) -> f64 {
+    norms
+        .iter()
+        .fold(0.0, |longest, norm| longest.max(norm.value()))
+}
+
+/// The most that a norm times a norm may be: below the largest number by more than the rounding of a sum.
+fn product_limit<A: Float>() -> f64 {
+    0.999 * A::max_value().widen()
+}
+
 /// Refuses rows whose logits might not be representable. Cosines are bounded; free norms are not.
 pub(super) fn check_logits<A: Float>(
     head: &Head<'_>,
@@ -173,7 +210,8 @@ pub(super) fn check_logits<A: Float>(
 ) -> Result<(), Error> {
     let (length, bias) = match head.layer {
         Layer::Cosine { .. } => return Ok(()),
-        Layer::UnitWeights => (1.0, 0.0),
+        // Blocks of longer weights are scaled to norms below 2.
+        Layer::UnitWeights => (2.0, 0.0),
         Layer::Linear { bias } => (
             weights.longest,
             bias.unwrap_or_default()
@@ -182,7 +220,7 @@ pub(super) fn check_logits<A: Float>(
         ),
     };
     // By Cauchy and Schwarz this bounds every partial sum of the product as well.
-    let limit = A::max_value().widen();
+    let limit = product_limit::<A>();
     let too_long = |norm: &Norm| norm.value() * length + bias > limit;
     match features.iter().position(too_long) {
         None => Ok(()),
@@ -217,7 +255,12 @@ pub(super) fn check_weight_gradient<A: Float>(
     } else {
         1.0
     };
-    if bound / divisor + target_bound <= A::max_value().widen() {
+    // Each entry of ∂b is a sum of coefficients as well.
+    let bias_bound: f64 = match head.layer {
+        Layer::Linear { bias: Some(_) } => coefficients.iter().map(|c| c.abs()).sum(),
+        _ => 0.0,
+    };
+    if (bound / divisor + target_bound).max(bias_bound) <= A::max_value().widen() {
         Ok(bound)
     } else {
         Err(Error::Overflow {

@@ -102,6 +102,12 @@ impl Norm {
     ) -> Result<Self, Error> {
         if !self.mantissa.is_finite() {
             Err(Error::NonFinite { argument, row })
+        } else if divides && self.value().is_infinite() {
+            Err(Error::Overflow {
+                quantity: "norm",
+                argument,
+                row,
+            })
         } else if divides && self.is_zero() {
             Err(Error::ZeroNorm { argument, row })
         } else if divides && self.value() < A::MIN_NORM {
@@ -185,11 +191,8 @@ mod tests {
         let huge = Norm::of(&[3e307_f64, 4e307]);
         approx::assert_relative_eq!(huge.value(), 5e307, max_relative = 1e-15);
         assert_eq!(Norm::of(&[f64::MAX; 4]).value(), f64::INFINITY);
-        assert!(
-            Norm::of(&[f64::MAX; 4])
-                .checked::<f64>(true, Argument::Features, 0)
-                .is_ok()
-        );
+        let refused = Norm::of(&[f64::MAX; 4]).checked::<f64>(true, Argument::Features, 7);
+        assert!(matches!(refused, Err(Error::Overflow { row: 7, .. })));
         assert!(Norm::of(&[0.0_f32; 3]).is_zero());
     }
 

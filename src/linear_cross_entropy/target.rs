@@ -258,6 +258,13 @@ fn target<A: Float>(
             });
         }
     }
+    if !A::narrow(logit).is_finite() {
+        return Err(Error::Overflow {
+            quantity: "logit",
+            argument: Argument::Features,
+            row: pair.row,
+        });
+    }
     Ok(Target {
         logit,
         plain_logit,
@@ -311,8 +318,8 @@ impl Plane {
         Self {
             angle: Angle::from_chords(chord, sum),
             acute,
-            at_x: Tangent::at(x, x_length, shorter, 1.0, chord.min(sum)),
-            at_w: Tangent::at(w, w_length, shorter, back, chord.min(sum)),
+            at_x: Tangent::at(x, shorter, 1.0, chord.min(sum)),
+            at_w: Tangent::at(w, shorter, back, chord.min(sum)),
         }
     }
 }
@@ -323,24 +330,15 @@ impl Tangent {
     /// What is left after the projection may be nothing but its rounding: then the rows are parallel to the last bit, no
     /// tangent is better than any other, and their mean, zero, is taken.
     #[inline(always)]
-    fn at(row: &[f64], row_length: f64, shorter: &[f64], sign: f64, shorter_length: f64) -> Self {
-        let radial = sign * dot(shorter, row) / (row_length * row_length);
-        let mut lanes = [0.0_f64; 8];
-        let (row_chunks, row_rest) = row.as_chunks::<8>();
-        let (chunks, rest) = shorter.as_chunks::<8>();
-        for (r, v) in row_chunks.iter().zip(chunks) {
-            for k in 0..8 {
-                let t = radial.mul_add(-r[k], sign * v[k]);
-                lanes[k] = t.mul_add(t, lanes[k]);
-            }
-        }
-        let mut square: f64 = lanes.iter().sum();
-        for (&r, &v) in row_rest.iter().zip(rest) {
-            let t = radial.mul_add(-r, sign * v);
-            square = t.mul_add(t, square);
-        }
-        let length = square.sqrt();
-        if length <= 4.0 * f64::EPSILON * shorter_length {
+    fn at(row: &[f64], shorter: &[f64], sign: f64, shorter_length: f64) -> Self {
+        let square = dot(row, row);
+        let first = sign * dot(shorter, row) / square;
+        let (left, once) = project(row, shorter, sign, first);
+        // What the rounding of the first projection has left along the row is removed by a second.
+        let radial = first + left / square;
+        let (_, twice) = project(row, shorter, sign, radial);
+        let length = twice.sqrt();
+        if length <= 4.0 * f64::EPSILON * shorter_length || twice <= 0.25 * once {
             Self::default()
         } else {
             Self {
@@ -349,6 +347,29 @@ impl Tangent {
             }
         }
     }
+}
+
+/// `t = sign·shorter − radial·row`, as `t·row` and `t·t`.
+#[inline(always)]
+fn project(row: &[f64], shorter: &[f64], sign: f64, radial: f64) -> (f64, f64) {
+    const LANES: usize = 8;
+    let mut along = [0.0_f64; LANES];
+    let mut squares = [0.0_f64; LANES];
+    let (row_chunks, row_rest) = row.as_chunks::<LANES>();
+    let (chunks, rest) = shorter.as_chunks::<LANES>();
+    for (r, v) in row_chunks.iter().zip(chunks) {
+        for k in 0..LANES {
+            let t = radial.mul_add(-r[k], sign * v[k]);
+            along[k] = t.mul_add(r[k], along[k]);
+            squares[k] = t.mul_add(t, squares[k]);
+        }
+    }
+    for (k, (&r, &v)) in row_rest.iter().zip(rest).enumerate() {
+        let t = radial.mul_add(-r, sign * v);
+        along[k] = t.mul_add(r, along[k]);
+        squares[k] = t.mul_add(t, squares[k]);
+    }
+    (along.iter().sum(), squares.iter().sum())
 }
 
 /// Writes a derivative, and returns its largest absolute entry.

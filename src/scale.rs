@@ -1,0 +1,54 @@
+//! A scale of the logits that is fixed or learned.
+
+use crate::error::{self, Error};
+
+/// s, and whether it is a learnable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scale {
+    value: [f64; 1],
+    learned: bool,
+}
+
+impl Scale {
+    pub(crate) fn fixed(value: f64) -> Result<Self, Error> {
+        Ok(Self {
+            value: [error::scale(value)?],
+            learned: false,
+        })
+    }
+
+    pub(crate) fn learned(initial: f64) -> Result<Self, Error> {
+        Ok(Self {
+            learned: true,
+            ..Self::fixed(initial)?
+        })
+    }
+
+    pub(crate) fn value(&self) -> f64 {
+        self.value[0]
+    }
+
+    pub(crate) fn is_learned(&self) -> bool {
+        self.learned
+    }
+
+    pub(crate) fn set(&mut self, value: f64) -> Result<(), Error> {
+        self.value = [error::scale(value)?];
+        Ok(())
+    }
+
+    pub(crate) fn learnables(&self) -> &[f64] {
+        if self.learned { &self.value } else { &[] }
+    }
+
+    pub(crate) fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        match (self.learned, values) {
+            (true, &[value]) => self.set(value),
+            (false, []) => Ok(()),
+            _ => Err(Error::LearnableCount {
+                expected: self.learnables().len(),
+                found: values.len(),
+            }),
+        }
+    }
+}
