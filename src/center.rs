@@ -275,7 +275,9 @@ fn check_finite<A: Float>(rows: ArrayView2<'_, A>, argument: Argument) -> Result
 fn cosine<A: Float>(x: &[A], c: &[A]) -> A {
     let scaled = |row: &[A]| -> (Vec<f64>, f64) {
         let norm = Norm::of(row);
-        (norm.scale_down(row), norm.normalised())
+        let mut scaled = Vec::new();
+        norm.scale_down(row, &mut scaled);
+        (scaled, norm.normalised())
     };
     let ((x, x_norm), (c, c_norm)) = (scaled(x), scaled(c));
     if x_norm == 0.0 || c_norm == 0.0 {

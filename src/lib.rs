@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
 //! | `rand` | yes | [`init`]: seeded class weights and centers |
-//!
+
 #![forbid(unsafe_code)]
 
 mod a_softmax;

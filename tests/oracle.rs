@@ -85,19 +85,19 @@ fn agrees<A: Float>(batch: &Batch<A>, tolerance: f64) {
     }
 }
 
+/// Rows, classes, dimensions.
+const SMALL_AND_ODD: [(usize, usize, usize); 6] = [
+    (1, 1, 1),
+    (1, 2, 1),
+    (2, 1, 3),
+    (3, 5, 2),
+    (7, 11, 17),
+    (33, 3, 5),
+];
+
 #[test]
 fn on_small_and_odd_shapes_in_f64() {
-    for (seed, (rows, classes, dimension)) in [
-        (1, 1, 1),
-        (1, 2, 1),
-        (2, 1, 3),
-        (3, 5, 2),
-        (7, 11, 17),
-        (33, 3, 5),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (seed, (rows, classes, dimension)) in SMALL_AND_ODD.into_iter().enumerate() {
         agrees::<f64>(
             &Batch::random(seed as u64 + 20, rows, classes, dimension),
             1e-12,
@@ -117,17 +117,7 @@ fn on_many_classes_in_f32() {
 
 #[test]
 fn on_small_and_odd_shapes_in_f32() {
-    for (seed, (rows, classes, dimension)) in [
-        (1, 1, 1),
-        (1, 2, 1),
-        (2, 1, 3),
-        (3, 5, 2),
-        (7, 11, 17),
-        (33, 3, 5),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (seed, (rows, classes, dimension)) in SMALL_AND_ODD.into_iter().enumerate() {
         agrees::<f32>(
             &Batch::random(seed as u64 + 40, rows, classes, dimension),
             1e-5,

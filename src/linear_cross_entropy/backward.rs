@@ -131,7 +131,7 @@ impl<A: Float> WithSimd for Weigh<'_, A> {
 /// ∂L/∂W of one block, to `out`; and ∂L/∂b, if there is room for it.
 pub(super) fn block<A: Float>(
     batch: &Batch<'_, A>,
-    weights: ArrayView2<'_, A>,
+    all_weights: ArrayView2<'_, A>,
     coefficients: &Coefficients<'_, A>,
     workspace: &mut Workspace<'_, A>,
     block: usize,
@@ -148,7 +148,6 @@ pub(super) fn block<A: Float>(
         shifts,
         copy,
     } = workspace;
-    let all_weights = weights;
     let shares = &coefficients.shares;
     let weights = batch.normalised.block(all_weights, plan, block, copy);
     let mut bias_sums = vec![0.0_f64; grad_bias.len()];
@@ -395,7 +394,6 @@ pub(super) fn all<A: Float>(
     let plan = &batch.plan;
     let mut out = Pieces::over(out);
     let mut bias = Pieces::over(grad_bias);
-    let bias_of = |classes: usize| if batch.bias.is_some() { classes } else { 0 };
     let tasks = buffers
         .workspaces(batch, coefficients.kept.is_some())
         .into_iter()
@@ -403,7 +401,7 @@ pub(super) fn all<A: Float>(
         .map(|(lane, workspace)| {
             let blocks = plan.deal(lane, plan.lanes());
             let classes = plan.classes_of(&blocks).len();
-            let grad_bias = bias.take(bias_of(classes));
+            let grad_bias = bias.take(batch.biases_of(classes));
             (blocks, workspace, out.take(classes * plan.dim), grad_bias)
         })
         .collect();
@@ -413,7 +411,7 @@ pub(super) fn all<A: Float>(
         for index in blocks {
             let classes = plan.block(index).len();
             let out = out.take(classes * plan.dim);
-            let grad_bias = bias.take(bias_of(classes));
+            let grad_bias = bias.take(batch.biases_of(classes));
             block(
                 batch,
                 weights,
@@ -448,7 +446,7 @@ pub(super) fn stream<A: Float>(
         let mut tasks: Vec<_> = Vec::with_capacity(blocks.len());
         for (index, workspace) in blocks.clone().zip(&mut workspaces) {
             let classes = plan.block(index).len();
-            let grad_bias = bias.take(if batch.bias.is_some() { classes } else { 0 });
+            let grad_bias = bias.take(batch.biases_of(classes));
             tasks.push((index, workspace, free.take(classes * plan.dim), grad_bias));
         }
         let view = weights.view();

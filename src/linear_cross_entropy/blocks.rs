@@ -95,7 +95,8 @@ impl Plan {
             aim,
             keeps: aim != Aim::Loss,
         };
-        // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well, and in smaller blocks.
+        // The fastest plan that fits: keep the exponentials; else compute them twice; else with less in flight as well,
+        // and in smaller blocks.
         let least = loop {
             let needed = plan.sizes().bytes::<A>();
             if needed <= limit {

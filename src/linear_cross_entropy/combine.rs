@@ -86,8 +86,8 @@ impl Row {
 
     /// What turns `exp(z − shift)` into a probability.
     ///
-    /// Its logarithm is capped at [`LARGEST_LOG_SHARE`], beyond which only a block without any class but the target can lie: its
-    /// shift is not related to the row's logits, and its exponentials are zero.
+    /// Its logarithm is capped at [`LARGEST_LOG_SHARE`], beyond which only a block without any class but the target can
+    /// lie: its shift is not related to the row's logits, and its exponentials are zero.
     pub(super) fn share(&self, shift: f64) -> f64 {
         (shift - self.shift - self.log_sum)
             .min(LARGEST_LOG_SHARE)

@@ -14,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use crate::float::Float;
 use crate::parallel;
 
-use super::blocks::{Aim, Normalised, Piece, Plan, Sizes};
+use super::blocks::{Aim, Normalised, Piece, Plan};
 use super::scratch::Pieces;
 
 /// A shift of 0 serves a row whose first largest logit is within ± this.
@@ -70,6 +70,11 @@ impl<'a, A: Float> Batch<'a, A> {
         }
     }
 
+    /// How many biases belong to so many classes.
+    pub(super) fn biases_of(&self, classes: usize) -> usize {
+        if self.bias.is_some() { classes } else { 0 }
+    }
+
     fn tile_features(&self, rows: &Range<usize>) -> MatRef<'a, A> {
         let dim = self.plan.dim;
         MatRef::from_row_major_slice(
@@ -112,7 +117,6 @@ struct Task<'a, A> {
 pub(super) fn run<A: Float>(
     batch: &Batch<'_, A>,
     weights: ArrayView2<'_, A>,
-    sizes: &Sizes,
     out: &mut Sums<'_, A>,
 ) {
     let plan = &batch.plan;
@@ -130,10 +134,9 @@ pub(super) fn run<A: Float>(
                 sums: sums.take(height),
                 shifts: shifts.take(height),
                 maxima: maxima.take(height),
-                accumulator: accumulators.take(if sizes.accumulators > 0 {
-                    height * plan.dim
-                } else {
-                    0
+                accumulator: accumulators.take(match plan.aim {
+                    Aim::Loss => 0,
+                    Aim::Gradients | Aim::Stream => height * plan.dim,
                 }),
                 exponentials: exponentials.take(if plan.keeps {
                     height * plan.classes_of(&piece.blocks).len()

@@ -310,7 +310,7 @@ impl<'a, A: Float> Passed<'a, A> {
             exponentials: elements.take(sizes.exponentials),
             block_shifts: elements.take(sizes.block_shifts),
         };
-        forward::run(&batch, weights, &sizes, &mut sums);
+        forward::run(&batch, weights, &mut sums);
         let rows = (0..n)
             .map(|row| Row::combine(&plan, &sums, row, &found[row]))
             .collect();

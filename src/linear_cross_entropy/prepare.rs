@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::ArrayView2;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::{Argument, Error};
@@ -63,6 +63,29 @@ pub(super) struct WeightNorms {
     pub(super) shortest_row: usize,
 }
 
+impl WeightNorms {
+    /// Those of no rows.
+    const NONE: Self = Self {
+        longest: 0.0,
+        shortest: f64::INFINITY,
+        shortest_row: 0,
+    };
+
+    /// Those of these rows and of `other`, which come after them.
+    fn and(self, other: Self) -> Self {
+        let (shortest, shortest_row) = if other.shortest < self.shortest {
+            (other.shortest, other.shortest_row)
+        } else {
+            (self.shortest, self.shortest_row)
+        };
+        Self {
+            longest: self.longest.max(other.longest),
+            shortest,
+            shortest_row,
+        }
+    }
+}
+
 /// Finds 1/‖w‖ of every class, and the first row that cannot be used.
 pub(super) fn scan_weights<A: Float>(
     head: &Head<'_>,
@@ -99,16 +122,13 @@ pub(super) fn scan_weights<A: Float>(
             } = self;
             let mut buffer = Vec::new();
             let limit = product_limit::<A>();
-            let mut inverse_norms = task.inverse_norms.iter_mut();
-            let mut norms = WeightNorms {
-                longest: 0.0,
-                shortest: f64::INFINITY,
-                shortest_row: 0,
-            };
+            let mut inverse_norms = Pieces::over(task.inverse_norms);
+            let mut all = WeightNorms::NONE;
             for (block, rescaled) in task.blocks.zip(task.rescaled) {
                 *rescaled = false;
                 let classes = plan.block(block);
-                for class in classes.clone() {
+                let inverse_norms = inverse_norms.take(classes.len());
+                for (class, inverse) in classes.clone().zip(&mut *inverse_norms) {
                     let row = contiguous(weights.row(class), &mut buffer);
                     let norm =
                         match Norm::of(row).checked::<A>(normalised, Argument::ClassWeights, class)
@@ -120,18 +140,24 @@ pub(super) fn scan_weights<A: Float>(
                             }
                         };
                     let value = norm.value();
-                    norms.longest = norms.longest.max(value);
-                    if value < norms.shortest {
-                        (norms.shortest, norms.shortest_row) = (value, class);
-                    }
+                    all = all.and(WeightNorms {
+                        longest: value,
+                        shortest: value,
+                        shortest_row: class,
+                    });
                     *rescaled |= normalised
                         && (norm.power().abs() > A::NORM_WINDOW || value * longest_feature > limit);
-                    if let Some(inverse) = inverse_norms.next() {
-                        *inverse = A::narrow(if normalised { 1.0 / value } else { 1.0 });
+                    *inverse = A::narrow(if normalised { 1.0 / value } else { 1.0 });
+                }
+                if *rescaled {
+                    // The block is used with its rows scaled by powers of two, so these norms are of what is used.
+                    for (class, inverse) in classes.zip(inverse_norms) {
+                        let norm = Norm::of(contiguous(weights.row(class), &mut buffer));
+                        *inverse = A::narrow(1.0 / norm.normalised());
                     }
                 }
             }
-            *task.found = Ok(norms);
+            *task.found = Ok(all);
         }
     }
 
@@ -142,53 +168,33 @@ pub(super) fn scan_weights<A: Float>(
     };
     let lanes = plan.lanes();
     let mut found = vec![Err(Error::NoClasses); lanes];
-    {
-        let mut inverse_norms = Pieces::over(&mut *inverse_norms);
-        let mut rescaled = Pieces::over(&mut *rescaled);
-        let tasks = found
-            .iter_mut()
-            .enumerate()
-            .map(|(lane, found)| {
-                let blocks = plan.deal(lane, lanes);
-                Task {
-                    inverse_norms: inverse_norms.take(plan.classes_of(&blocks).len()),
-                    rescaled: rescaled.take(blocks.len()),
-                    blocks,
-                    found,
-                }
-            })
-            .collect();
-        parallel::for_each(tasks, |task| {
-            Arch::new().dispatch(Scan {
-                normalised: head.normalises_weights(),
-                longest_feature,
-                plan,
-                weights,
-                task,
-            });
+    let mut inverse_norms = Pieces::over(inverse_norms);
+    let mut rescaled = Pieces::over(rescaled);
+    let tasks = found
+        .iter_mut()
+        .enumerate()
+        .map(|(lane, found)| {
+            let blocks = plan.deal(lane, lanes);
+            Task {
+                inverse_norms: inverse_norms.take(plan.classes_of(&blocks).len()),
+                rescaled: rescaled.take(blocks.len()),
+                blocks,
+                found,
+            }
+        })
+        .collect();
+    parallel::for_each(tasks, |task| {
+        Arch::new().dispatch(Scan {
+            normalised: head.normalises_weights(),
+            longest_feature,
+            plan,
+            weights,
+            task,
         });
-    }
-    let mut norms = WeightNorms {
-        longest: 0.0,
-        shortest: f64::INFINITY,
-        shortest_row: 0,
-    };
-    for part in found {
-        let part = part?;
-        norms.longest = norms.longest.max(part.longest);
-        if part.shortest < norms.shortest {
-            (norms.shortest, norms.shortest_row) = (part.shortest, part.shortest_row);
-        }
-    }
-    // Blocks with rows of extreme norm are used scaled by powers of two, and these are the norms of what is used.
-    let mut buffer = Vec::new();
-    for block in (0..plan.blocks()).filter(|&block| rescaled[block]) {
-        for class in plan.block(block) {
-            let norm = Norm::of(contiguous(weights.index_axis(Axis(0), class), &mut buffer));
-            inverse_norms[class] = A::narrow(1.0 / norm.normalised());
-        }
-    }
-    Ok(norms)
+    });
+    found
+        .into_iter()
+        .try_fold(WeightNorms::NONE, |all, part| Ok(all.and(part?)))
 }
 
 fn longest(norms: &[Norm]) -> f64 {

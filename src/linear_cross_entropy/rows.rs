@@ -85,12 +85,12 @@ impl Norm {
         scale_by_power(self.mantissa, self.exponent - self.power())
     }
 
-    /// The row times 2^−[`power`](Self::power), in `f64`.
-    pub(crate) fn scale_down<A: Float>(self, row: &[A]) -> Vec<f64> {
+    /// The row times 2^−[`power`](Self::power), in `f64`, in place of what `out` held.
+    #[inline(always)]
+    pub(crate) fn scale_down<A: Float>(self, row: &[A], out: &mut Vec<f64>) {
         let [first, second] = powers_of_two(-self.power());
-        row.iter()
-            .map(|entry| entry.widen() * first * second)
-            .collect()
+        out.clear();
+        out.extend(row.iter().map(|&entry| entry.widen() * first * second));
     }
 
     /// The norm, or the error that names the row if it cannot be used.

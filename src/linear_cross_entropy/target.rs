@@ -13,7 +13,7 @@ use crate::float::Float;
 use crate::margin::{Angle, TargetLogit};
 use crate::parallel;
 
-use super::rows::{Norm, contiguous, dot, powers_of_two, scale_by_power};
+use super::rows::{Norm, contiguous, dot, scale_by_power};
 use super::scratch::Pieces;
 use super::{Head, Layer};
 
@@ -133,25 +133,13 @@ struct Derivative {
 }
 
 /// Working memory of [`target`], kept from row to row.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Buffers<A> {
     copies: [Vec<A>; 2],
     x: Vec<f64>,
     w: Vec<f64>,
     delta: Vec<f64>,
     sigma: Vec<f64>,
-}
-
-impl<A> Default for Buffers<A> {
-    fn default() -> Self {
-        Self {
-            copies: [Vec::new(), Vec::new()],
-            x: Vec::new(),
-            w: Vec::new(),
-            delta: Vec::new(),
-            sigma: Vec::new(),
-        }
-    }
 }
 
 /// The target of one row under `head`, whose rows the scan has found usable.
@@ -172,8 +160,8 @@ fn target<A: Float>(
     let w_row = contiguous(pair.weight, w_copy);
     let (x_norm, w_norm) = (Norm::of(x_row), Norm::of(w_row));
     let (x_power, w_power) = (x_norm.power(), w_norm.power());
-    scaled_into(x_row, -x_power, x);
-    scaled_into(w_row, -w_power, w);
+    x_norm.scale_down(x_row, x);
+    w_norm.scale_down(w_row, w);
     let (x_length, w_length) = (x_norm.normalised(), w_norm.normalised());
 
     let zero = x_norm.is_zero() || w_norm.is_zero();
@@ -392,14 +380,6 @@ fn write<A: Float>(
         steepest = steepest.max(value.abs());
     }
     steepest
-}
-
-/// `row · 2^power`, in `f64`.
-#[inline(always)]
-fn scaled_into<A: Float>(row: &[A], power: i32, out: &mut Vec<f64>) {
-    out.clear();
-    let [first, second] = powers_of_two(power);
-    out.extend(row.iter().map(|&entry| entry.widen() * first * second));
 }
 
 /// `a·b − c·d` to the last digit: Kahan's, with the rounding error of the second product recovered.
