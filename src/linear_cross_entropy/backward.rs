@@ -12,7 +12,7 @@ use crate::parallel;
 
 use super::combine::Row;
 use super::forward::{Batch, Recompute};
-use super::rows::{Norm, contiguous, scale_by_power};
+use super::rows::{Norm, contiguous, reduce, scale_by_power};
 use super::scratch::Pieces;
 
 /// What the backward pass reads beside the [`Batch`].
@@ -343,10 +343,9 @@ fn dot_in_lanes<A: Float>(a: &[A], b: &[A]) -> A {
             lanes[k] = a[k].mul_add(b[k], lanes[k]);
         }
     }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = a.mul_add(b, *lane);
-    }
-    lanes.iter().fold(A::zero(), |sum, &lane| sum + lane)
+    let sum = reduce(lanes, |a, b| a + b);
+    let rest = a_rest.iter().zip(b_rest);
+    rest.fold(sum, |sum, (&a, &b)| a.mul_add(b, sum))
 }
 
 /// What the backward pass works in.

@@ -15,11 +15,15 @@ use crate::float::Float;
 use crate::parallel;
 
 use super::blocks::{Aim, Normalised, Piece, Plan};
+use super::rows::reduce;
 use super::scratch::Pieces;
 
 /// A shift of 0 serves a row whose first largest logit is within ± this.
 pub(super) const NEAR_ZERO: f64 = 20.0;
 /// How many exponentials, sums or maxima run side by side.
+///
+/// For the compiler to keep them in registers, lanes are copied out of the slices before they are changed (slices may
+/// overlap for all it knows), and what is left over has a result of its own (a variable index would put them in memory).
 const LANES: usize = 32;
 
 /// What both passes read: the scaled features, the norms of the class weights and who belongs where.
@@ -259,47 +263,58 @@ impl<A: Float> WithSimd for Exponentials<'_, A> {
 /// `z ← z/‖w‖`; returns the largest.
 #[inline(always)]
 fn normalise<A: Float>(row: &mut [A], inverse_norms: &[A]) -> A {
-    let mut largest = [A::neg_infinity(); LANES];
+    let larger = |a: A, b: A| if b > a { b } else { a };
+    let mut lanes = [A::neg_infinity(); LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     let (inverse_chunks, inverse_rest) = inverse_norms.as_chunks::<LANES>();
     for (z, inverse) in chunks.iter_mut().zip(inverse_chunks) {
+        let mut normalised = *z;
         for k in 0..LANES {
-            z[k] *= inverse[k];
-            largest[k] = if z[k] > largest[k] { z[k] } else { largest[k] };
+            normalised[k] *= inverse[k];
+            lanes[k] = larger(lanes[k], normalised[k]);
         }
+        *z = normalised;
     }
-    for ((z, &inverse), largest) in rest.iter_mut().zip(inverse_rest).zip(&mut largest) {
+    let largest = reduce(lanes, larger);
+    let pairs = rest.iter_mut().zip(inverse_rest);
+    pairs.fold(largest, |largest, (z, &inverse)| {
         *z *= inverse;
-        *largest = if *z > *largest { *z } else { *largest };
-    }
-    largest
-        .iter()
-        .fold(A::neg_infinity(), |a, &b| if b > a { b } else { a })
+        larger(largest, *z)
+    })
 }
 
 /// The sum of `exp(z − shift)`, and if they are to be kept `z ← exp(z − shift)/‖w‖`.
 #[inline(always)]
 fn exponentiate<const KEEP: bool, A: Float>(row: &mut [A], inverse_norms: &[A], shift: A) -> f64 {
-    let mut sums = [A::zero(); LANES];
+    let mut lanes = [A::zero(); LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     let (inverse_chunks, inverse_rest) = inverse_norms.as_chunks::<LANES>();
     for (z, inverse) in chunks.iter_mut().zip(inverse_chunks) {
+        let (mut exponentials, inverse) = (*z, *inverse);
         for k in 0..LANES {
-            let exponential = (z[k] - shift).exp_element();
-            sums[k] += exponential;
-            if KEEP {
-                z[k] = exponential * inverse[k];
+            exponentials[k] = (exponentials[k] - shift).exp_element();
+            lanes[k] += exponentials[k];
+        }
+        if KEEP {
+            for k in 0..LANES {
+                exponentials[k] *= inverse[k];
             }
+            *z = exponentials;
         }
     }
-    for ((z, &inverse), sum) in rest.iter_mut().zip(inverse_rest).zip(&mut sums) {
+    let mut wide = [0.0; LANES];
+    for k in 0..LANES {
+        wide[k] = lanes[k].widen();
+    }
+    let sum = reduce(wide, |a, b| a + b);
+    let pairs = rest.iter_mut().zip(inverse_rest);
+    pairs.fold(sum, |sum, (z, &inverse)| {
         let exponential = (*z - shift).exp_element();
-        *sum += exponential;
         if KEEP {
             *z = exponential * inverse;
         }
-    }
-    sums.iter().map(|sum| sum.widen()).sum()
+        sum + exponential.widen()
+    })
 }
 
 /// Computes a tile's exponentials a second time, with shifts that are known by now.

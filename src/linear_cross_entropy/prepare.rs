@@ -10,7 +10,7 @@ use crate::float::Float;
 use crate::parallel;
 
 use super::blocks::Plan;
-use super::rows::{Norm, contiguous, powers_of_two};
+use super::rows::{Norm, contiguous, dot, extremes, powers_of_two, scale_by_power};
 use super::scratch::Pieces;
 use super::target::Target;
 use super::{Head, Layer};
@@ -113,47 +113,26 @@ pub(super) fn scan_weights<A: Float>(
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self {
-                normalised,
-                longest_feature,
-                plan,
-                weights,
-                task,
-            } = self;
-            let mut buffer = Vec::new();
-            let limit = product_limit::<A>();
+            let task = self.task;
+            let scan = BlockScan {
+                normalised: self.normalised,
+                longest_feature: self.longest_feature,
+                weights: self.weights,
+            };
+            let mut buffers = ScanBuffers::default();
             let mut inverse_norms = Pieces::over(task.inverse_norms);
             let mut all = WeightNorms::NONE;
             for (block, rescaled) in task.blocks.zip(task.rescaled) {
-                *rescaled = false;
-                let classes = plan.block(block);
+                let classes = self.plan.block(block);
                 let inverse_norms = inverse_norms.take(classes.len());
-                for (class, inverse) in classes.clone().zip(&mut *inverse_norms) {
-                    let row = contiguous(weights.row(class), &mut buffer);
-                    let norm =
-                        match Norm::of(row).checked::<A>(normalised, Argument::ClassWeights, class)
-                        {
-                            Ok(norm) => norm,
-                            Err(error) => {
-                                *task.found = Err(error);
-                                return;
-                            }
-                        };
-                    let value = norm.value();
-                    all = all.and(WeightNorms {
-                        longest: value,
-                        shortest: value,
-                        shortest_row: class,
-                    });
-                    *rescaled |= normalised
-                        && (norm.power().abs() > A::NORM_WINDOW || value * longest_feature > limit);
-                    *inverse = A::narrow(if normalised { 1.0 / value } else { 1.0 });
-                }
-                if *rescaled {
-                    // The block is used with its rows scaled by powers of two, so these norms are of what is used.
-                    for (class, inverse) in classes.zip(inverse_norms) {
-                        let norm = Norm::of(contiguous(weights.row(class), &mut buffer));
-                        *inverse = A::narrow(1.0 / norm.normalised());
+                match scan.block(classes, inverse_norms, &mut buffers) {
+                    Ok((norms, extreme)) => {
+                        all = all.and(norms);
+                        *rescaled = extreme;
+                    }
+                    Err(error) => {
+                        *task.found = Err(error);
+                        return;
                     }
                 }
             }
@@ -195,6 +174,99 @@ pub(super) fn scan_weights<A: Float>(
     found
         .into_iter()
         .try_fold(WeightNorms::NONE, |all, part| Ok(all.and(part?)))
+}
+
+/// How one block of class weights is scanned.
+struct BlockScan<'a, A> {
+    /// Whether the layer normalises the weights.
+    normalised: bool,
+    longest_feature: f64,
+    weights: ArrayView2<'a, A>,
+}
+
+/// What [`BlockScan::block`] works in.
+#[derive(Default)]
+struct ScanBuffers<A> {
+    squares: Vec<f64>,
+    row: Vec<A>,
+}
+
+impl<A: Float> BlockScan<'_, A> {
+    /// 1/‖w‖ of the classes as the products use them, their extremes, and whether the products use them rescaled.
+    #[inline(always)]
+    fn block(
+        &self,
+        classes: Range<usize>,
+        inverse_norms: &mut [A],
+        buffers: &mut ScanBuffers<A>,
+    ) -> Result<(WeightNorms, bool), Error> {
+        buffers.squares.clear();
+        for class in classes.clone() {
+            let row = contiguous(self.weights.row(class), &mut buffers.row);
+            buffers.squares.push(dot(row, row));
+        }
+        let squares = &mut buffers.squares;
+        let (smallest, largest) = extremes(squares);
+        // Norms in the window are finite, the roots of squares that lost nothing, and need no rescaling.
+        let window = |power: i32| scale_by_power(1.0, 2 * power);
+        let ordinary = (smallest >= window(-A::NORM_WINDOW) || !self.normalised)
+            && largest < window(A::NORM_WINDOW)
+            && largest.sqrt() * self.longest_feature <= product_limit::<A>();
+        if !ordinary {
+            return self.extreme_block(classes, inverse_norms, &mut buffers.row);
+        }
+        for (inverse, square) in inverse_norms.iter_mut().zip(&*squares) {
+            *inverse = A::narrow(if self.normalised {
+                1.0 / square.sqrt()
+            } else {
+                1.0
+            });
+        }
+        let first = squares.iter().position(|&square| square == smallest);
+        let norms = WeightNorms {
+            longest: largest.sqrt(),
+            shortest: smallest.sqrt(),
+            shortest_row: classes.start + first.unwrap_or(0),
+        };
+        Ok((norms, false))
+    }
+
+    /// The same row by row, for blocks with rows whose norm may be anything.
+    #[cold]
+    fn extreme_block(
+        &self,
+        classes: Range<usize>,
+        inverse_norms: &mut [A],
+        buffer: &mut Vec<A>,
+    ) -> Result<(WeightNorms, bool), Error> {
+        let limit = product_limit::<A>();
+        let mut all = WeightNorms::NONE;
+        let mut rescaled = false;
+        let mut norms = Vec::with_capacity(classes.len());
+        for class in classes {
+            let row = contiguous(self.weights.row(class), buffer);
+            let norm = Norm::of(row);
+            let norm = norm.checked::<A>(self.normalised, Argument::ClassWeights, class)?;
+            let value = norm.value();
+            all = all.and(WeightNorms {
+                longest: value,
+                shortest: value,
+                shortest_row: class,
+            });
+            rescaled |= self.normalised
+                && (norm.power().abs() > A::NORM_WINDOW || value * self.longest_feature > limit);
+            norms.push(norm);
+        }
+        for (inverse, norm) in inverse_norms.iter_mut().zip(norms) {
+            *inverse = A::narrow(match (self.normalised, rescaled) {
+                (false, _) => 1.0,
+                (true, false) => 1.0 / norm.value(),
+                // Of the rows as they are used, scaled by powers of two.
+                (true, true) => 1.0 / norm.normalised(),
+            });
+        }
+        Ok((all, rescaled))
+    }
 }
 
 fn longest(norms: &[Norm]) -> f64 {

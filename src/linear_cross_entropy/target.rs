@@ -13,7 +13,7 @@ use crate::float::Float;
 use crate::margin::{Angle, TargetLogit};
 use crate::parallel;
 
-use super::rows::{Norm, contiguous, dot, scale_by_power};
+use super::rows::{Norm, contiguous, dot, largest_magnitude, reduce, scale_by_power};
 use super::scratch::Pieces;
 use super::{Head, Layer};
 
@@ -140,6 +140,7 @@ struct Buffers<A> {
     w: Vec<f64>,
     delta: Vec<f64>,
     sigma: Vec<f64>,
+    entries: Vec<f64>,
 }
 
 /// The target of one row under `head`, whose rows the scan has found usable.
@@ -155,6 +156,7 @@ fn target<A: Float>(
         w,
         delta,
         sigma,
+        entries,
     } = buffers;
     let x_row = contiguous(pair.feature, x_copy);
     let w_row = contiguous(pair.weight, w_copy);
@@ -225,15 +227,17 @@ fn target<A: Float>(
         }
     }
 
-    let toward = |plane: &Plane| (plane.at_x, plane.at_w);
-    let (at_x, at_w) = plane.as_ref().map_or_else(Default::default, toward);
-    let shorter: &[f64] = match &plane {
-        Some(plane) if plane.acute => delta,
-        Some(_) => sigma,
-        None => x,
-    };
-    let x_steepest = write(by_x, x, w, shorter, at_x, x, pair.by_feature);
-    let w_steepest = write(by_w, x, w, shorter, at_w, w, pair.by_weight);
+    let (mut x_steepest, mut w_steepest) = (0.0, 0.0);
+    if !pair.by_feature.is_empty() {
+        let (shorter, (at_x, at_w)): (&[f64], _) = match &plane {
+            Some(plane) if plane.acute() => (delta, plane.tangents(x, w, delta)),
+            Some(plane) => (sigma, plane.tangents(x, w, sigma)),
+            None => (x, Default::default()),
+        };
+        let vectors = [x, w, shorter];
+        x_steepest = write(by_x, vectors, (at_x, x), entries, pair.by_feature);
+        w_steepest = write(by_w, vectors, (at_w, w), entries, pair.by_weight);
+    }
     for (steepest, argument, row) in [
         (x_steepest, Argument::Features, pair.row),
         (w_steepest, Argument::ClassWeights, pair.class),
@@ -268,12 +272,11 @@ struct Tangent {
     radial: f64,
 }
 
-/// The plane of x and w: their angle, and the tangents at each towards the other.
+/// The plane of x and w: their angle, and the lengths of δ and σ.
 struct Plane {
     angle: Angle,
-    acute: bool,
-    at_x: Tangent,
-    at_w: Tangent,
+    chord: f64,
+    sum: f64,
 }
 
 impl Plane {
@@ -286,29 +289,35 @@ impl Plane {
         delta: &mut Vec<f64>,
         sigma: &mut Vec<f64>,
     ) -> Self {
-        delta.clear();
-        sigma.clear();
-        delta.extend(
-            x.iter()
-                .zip(w)
-                .map(|(&x, &w)| difference_of_products(x_length, w, w_length, x)),
-        );
-        sigma.extend(
-            x.iter()
-                .zip(w)
-                .map(|(&x, &w)| difference_of_products(x_length, w, -w_length, x)),
-        );
+        delta.resize(x.len(), 0.0);
+        sigma.resize(x.len(), 0.0);
+        for (((delta, sigma), &x), &w) in delta.iter_mut().zip(&mut *sigma).zip(x).zip(w) {
+            *delta = difference_of_products(x_length, w, w_length, x);
+            *sigma = difference_of_products(x_length, w, -w_length, x);
+        }
         let (chord, sum) = (dot(delta, delta).sqrt(), dot(sigma, sigma).sqrt());
-        let acute = chord <= sum;
-        let shorter: &[f64] = if acute { delta } else { sigma };
-        // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂; σ leads to the other from either.
-        let back = if acute { -1.0 } else { 1.0 };
         Self {
             angle: Angle::from_chords(chord, sum),
-            acute,
-            at_x: Tangent::at(x, shorter, 1.0, chord.min(sum)),
-            at_w: Tangent::at(w, shorter, back, chord.min(sum)),
+            chord,
+            sum,
         }
+    }
+
+    /// Whether δ is the shorter.
+    fn acute(&self) -> bool {
+        self.chord <= self.sum
+    }
+
+    /// The unit tangents at x and at w, each towards the other, from the shorter of δ and σ.
+    #[inline(always)]
+    fn tangents(&self, x: &[f64], w: &[f64], shorter: &[f64]) -> (Tangent, Tangent) {
+        let length = self.chord.min(self.sum);
+        // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂; σ leads to the other from either.
+        let back = if self.acute() { -1.0 } else { 1.0 };
+        (
+            Tangent::at(x, shorter, 1.0, length),
+            Tangent::at(w, shorter, back, length),
+        )
     }
 }
 
@@ -352,34 +361,36 @@ fn project(row: &[f64], shorter: &[f64], sign: f64, radial: f64) -> (f64, f64) {
             squares[k] = t.mul_add(t, squares[k]);
         }
     }
-    for (k, (&r, &v)) in row_rest.iter().zip(rest).enumerate() {
+    let add = |a, b| a + b;
+    let (mut along, mut square) = (reduce(along, add), reduce(squares, add));
+    for (&r, &v) in row_rest.iter().zip(rest) {
         let t = radial.mul_add(-r, sign * v);
-        along[k] = t.mul_add(r, along[k]);
-        squares[k] = t.mul_add(t, squares[k]);
+        along = t.mul_add(r, along);
+        square = t.mul_add(t, square);
     }
-    (along.iter().sum(), squares.iter().sum())
+    (along, square)
 }
 
 /// Writes a derivative, and returns its largest absolute entry.
 #[inline(always)]
 fn write<A: Float>(
     derivative: Derivative,
-    x: &[f64],
-    w: &[f64],
-    shorter: &[f64],
-    tangent: Tangent,
-    tangent_row: &[f64],
+    [x, w, shorter]: [&[f64]; 3],
+    (tangent, tangent_row): (Tangent, &[f64]),
+    entries: &mut Vec<f64>,
     out: &mut [A],
 ) -> f64 {
     let along_shorter = derivative.tangent * tangent.shorter;
     let along_row = derivative.tangent * tangent.radial;
-    let mut steepest = 0.0_f64;
-    for ((((&x, &w), &v), &r), out) in x.iter().zip(w).zip(shorter).zip(tangent_row).zip(out) {
-        let value = along_shorter * v - along_row * r + derivative.x * x + derivative.w * w;
-        *out = A::narrow(value);
-        steepest = steepest.max(value.abs());
+    entries.resize(x.len(), 0.0);
+    let rows = x.iter().zip(w).zip(shorter).zip(tangent_row);
+    for (entry, (((&x, &w), &v), &r)) in entries.iter_mut().zip(rows) {
+        *entry = along_shorter * v - along_row * r + derivative.x * x + derivative.w * w;
     }
-    steepest
+    for (out, &entry) in out.iter_mut().zip(&*entries) {
+        *out = A::narrow(entry);
+    }
+    largest_magnitude(entries)
 }
 
 /// `a·b − c·d` to the last digit: Kahan's, with the rounding error of the second product recovered.
