@@ -22,6 +22,8 @@ use crate::margin::{Angle, Margin, TargetLogit};
 /// anywhere (a pretrained network on new classes, few dimensions), `SmoothTail` keeps a row beyond π − m from being pushed
 /// away from its class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum PastPi {
     /// cos(θ + m) everywhere.
     #[default]

@@ -138,6 +138,40 @@ pub enum Error {
         /// The least that would do, in bytes.
         needed: usize,
     },
+    /// A text names no loss, or no rule.
+    UnknownName {
+        /// What was to be named: `"loss"`, `"reduction"`, `"rule past pi"`.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// The names there are.
+        known: &'static [&'static str],
+    },
+    /// A text gives a loss a parameter that it does not have.
+    UnknownParameter {
+        /// The loss.
+        loss: &'static str,
+        /// What was found.
+        found: String,
+        /// The names of its parameters.
+        known: &'static [&'static str],
+    },
+    /// A text leaves out a parameter that has no default.
+    MissingParameter {
+        /// The loss.
+        loss: &'static str,
+        /// The parameter.
+        name: &'static str,
+    },
+    /// A text that cannot be read as what it stands for.
+    Unreadable {
+        /// What it stands for: the name of a parameter, or `"loss"`.
+        name: &'static str,
+        /// What was found.
+        found: String,
+        /// What it must be, in words that follow "must".
+        rule: &'static str,
+    },
 }
 
 impl fmt::Display for Error {
@@ -197,6 +231,37 @@ impl fmt::Display for Error {
                 f,
                 "a scratch limit of {limit} bytes is below the {needed} bytes that these shapes need"
             ),
+            Self::UnknownName {
+                what,
+                ref found,
+                known,
+            } => write!(
+                f,
+                "there is no {what} {found:?}, but there are {}",
+                known.join(", ")
+            ),
+            Self::UnknownParameter {
+                loss,
+                ref found,
+                known: [],
+            } => write!(f, "{loss} has no parameter {found:?}, and none at all"),
+            Self::UnknownParameter {
+                loss,
+                ref found,
+                known,
+            } => write!(
+                f,
+                "{loss} has no parameter {found:?}, but it has {}",
+                known.join(", ")
+            ),
+            Self::MissingParameter { loss, name } => {
+                write!(f, "{loss} needs the parameter {name}")
+            }
+            Self::Unreadable {
+                name,
+                ref found,
+                rule,
+            } => write!(f, "{name} is {found:?}, but must {rule}"),
         }
     }
 }

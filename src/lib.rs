@@ -49,11 +49,13 @@
 //! |---|---|---|
 //! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
 //! | `rand` | yes | [`init`]: seeded class weights and centers |
+//! | `serde` | no | losses, rules and schedules as configurations: validated again on the way in |
 
 #![forbid(unsafe_code)]
 
 mod a_softmax;
 mod am_softmax;
+mod any_loss;
 mod arc_face;
 mod center;
 mod check;
@@ -74,12 +76,16 @@ mod norm_face;
 mod parallel;
 mod scale;
 pub mod schedule;
+#[cfg(feature = "serde")]
+mod serialised;
 mod softmax;
+mod text;
 
 pub use ndarray;
 
 pub use a_softmax::ASoftmax;
 pub use am_softmax::AmSoftmax;
+pub use any_loss::AnyLoss;
 pub use arc_face::{ArcFace, PastPi};
 pub use center::CenterLoss;
 pub use combined::CombinedMargin;

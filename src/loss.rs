@@ -11,6 +11,8 @@ use crate::linear_cross_entropy::Scratch;
 
 /// How the losses ℓᵢ of the rows become one number, and with them their gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Reduction {
     /// `(1/N) Σ rᵢ ℓᵢ` over the N rows, whatever the sum of the row weights.
     #[default]

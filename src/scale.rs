@@ -1,12 +1,22 @@
 //! A scale of the logits that is fixed or learned.
 
+use core::fmt;
+
 use crate::error::{self, Error};
 
 /// s, and whether it is a learnable.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Scale {
     value: [f64; 1],
     learned: bool,
+}
+
+/// `Fixed(64.0)` or `Learned(10.0)`, as part of what a loss prints.
+impl fmt::Debug for Scale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.learned { "Learned" } else { "Fixed" };
+        f.debug_tuple(name).field(&self.value()).finish()
+    }
 }
 
 impl Scale {

@@ -1,5 +1,9 @@
 //! Softmax cross-entropy over a linear layer: the loss that the others demand a margin from.
 
+use core::fmt;
+
+use ndarray::ArrayView1;
+
 use crate::error::{Argument, Error};
 use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 
@@ -46,9 +50,21 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 /// The form with a bias is equation 1 of the center-loss paper (Wen et al., ECCV 2016) and of NormFace
 /// ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)), whose Proposition 1 advises against the bias where features are
 /// compared by angle.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct SoftmaxLoss {
     bias: Option<Vec<f64>>,
+}
+
+/// A bias of very many classes is abbreviated.
+impl fmt::Debug for SoftmaxLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("SoftmaxLoss");
+        match self.bias() {
+            None => fields.field("bias", &self.bias),
+            Some(bias) => fields.field("bias", &format_args!("Some({})", ArrayView1::from(bias))),
+        };
+        fields.finish()
+    }
 }
 
 impl SoftmaxLoss {

@@ -1,0 +1,195 @@
+//! A loss that is chosen at run time, by its name.
+
+use core::fmt;
+use core::str::FromStr;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use crate::a_softmax::ASoftmax;
+use crate::am_softmax::AmSoftmax;
+use crate::arc_face::ArcFace;
+use crate::center::CenterLoss;
+use crate::combined::CombinedMargin;
+use crate::cos_face::CosFace;
+use crate::error::Error;
+use crate::float::Float;
+use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
+use crate::modified_softmax::ModifiedSoftmax;
+use crate::norm_face::NormFace;
+use crate::softmax::SoftmaxLoss;
+use crate::text::{self, Given, Named};
+
+/// Defines the enum and everything that goes over all its variants.
+macro_rules! any_loss {
+    ($($(#[$doc:meta])* $variant:ident($loss:ty)),+ $(,)?) => {
+        /// Any loss of the crate that needs nothing but its parameters: what a command line or a configuration file chooses.
+        ///
+        /// As text, a loss is its name and its parameters. [`Display`](fmt::Display) writes the form that a shell takes
+        /// without quotes; `arcface(s=64, m=0.5)` is read as well. Names are read in any case, with or without hyphens, and
+        /// `scale` and `margin` for `s` and `m`. What is left out is the paper's.
+        ///
+        /// | text | loss |
+        /// |---|---|
+        /// | `softmax`, `softmax:bias=0/0.1/0.2` | [`SoftmaxLoss`], with one bias for each class |
+        /// | `modified-softmax` | [`ModifiedSoftmax`] |
+        /// | `center` | [`CenterLoss`]; the class weights are then the centers |
+        /// | `a-softmax:m=4,lambda=0` | [`ASoftmax`] |
+        /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned; `s` has no default |
+        /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
+        /// | `cosface:s=64,m=0.35` | [`CosFace`] |
+        /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=smooth-tail` | [`ArcFace`] and its rules [past π](crate::PastPi) |
+        /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
+        ///
+        /// The scale of a loss that normalises its features belongs to the number of classes:
+        /// [`guide::suggested_scale`](crate::guide::suggested_scale).
+        ///
+        /// [`JointLoss`](crate::JointLoss) borrows its centers and [`MarginSoftmax`](crate::MarginSoftmax) has a margin of the
+        /// caller's, so neither is here; both take an `AnyLoss` where they take a loss.
+        ///
+        /// # Errors
+        ///
+        /// Reading a text gives [`Error::UnknownName`], [`Error::UnknownParameter`], [`Error::MissingParameter`] or
+        /// [`Error::Unreadable`], which say what is known, and the error of the loss's constructor for a value out of range.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use margin_losses::{AnyLoss, ArcFace, MarginLoss, Targets};
+        /// use margin_losses::ndarray::array;
+        ///
+        /// let loss: AnyLoss = "arcface:s=32".parse()?;
+        /// assert_eq!(loss, AnyLoss::from(ArcFace::new(32.0, 0.5)?));
+        /// assert_eq!(loss.to_string(), "arcface:s=32,m=0.5");
+        ///
+        /// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+        /// let boxed: Box<dyn MarginLoss<f64>> = Box::new(loss);
+        /// assert!(boxed.evaluate(x.view(), w.view(), &Targets::new(&[0]))?.loss() > 0.0);
+        ///
+        /// let error = "arcfase".parse::<AnyLoss>().unwrap_err();
+        /// assert!(error.to_string().starts_with("there is no loss \"arcfase\", but there are softmax, modified-softmax,"));
+        /// let error = "cosface:k=1".parse::<AnyLoss>().unwrap_err();
+        /// assert_eq!(error.to_string(), "cosface has no parameter \"k\", but it has s, m");
+        /// # Ok::<(), margin_losses::Error>(())
+        /// ```
+        #[derive(Clone, Debug, PartialEq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+        #[non_exhaustive]
+        pub enum AnyLoss {
+            $($(#[$doc])* $variant($loss)),+
+        }
+
+        impl AnyLoss {
+            /// The names that are read, without their parameters.
+            pub const NAMES: &'static [&'static str] = &[$(<$loss as Named>::NAME),+];
+
+            fn get<A: Float>(&self) -> &dyn MarginLoss<A> {
+                match self {
+                    $(Self::$variant(loss) => loss),+
+                }
+            }
+
+            fn get_mut<A: Float>(&mut self) -> &mut dyn MarginLoss<A> {
+                match self {
+                    $(Self::$variant(loss) => loss),+
+                }
+            }
+        }
+
+        impl FromStr for AnyLoss {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let given = Given::new(text)?;
+                $(if let Some(loss) = text::read::<$loss>(&given) {
+                    return loss.map(Self::$variant);
+                })+
+                Err(Error::UnknownName {
+                    what: "loss",
+                    found: given.name.to_owned(),
+                    known: Self::NAMES,
+                })
+            }
+        }
+
+        impl fmt::Display for AnyLoss {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant(loss) => loss.fmt(f)),+
+                }
+            }
+        }
+
+        $(impl From<$loss> for AnyLoss {
+            fn from(loss: $loss) -> Self {
+                Self::$variant(loss)
+            }
+        })+
+    };
+}
+
+any_loss! {
+    /// `softmax`.
+    Softmax(SoftmaxLoss),
+    /// `modified-softmax`.
+    ModifiedSoftmax(ModifiedSoftmax),
+    /// `center`.
+    Center(CenterLoss),
+    /// `a-softmax`.
+    ASoftmax(ASoftmax),
+    /// `normface`.
+    #[cfg_attr(feature = "serde", serde(rename = "normface"))]
+    NormFace(NormFace),
+    /// `am-softmax`.
+    AmSoftmax(AmSoftmax),
+    /// `cosface`.
+    #[cfg_attr(feature = "serde", serde(rename = "cosface"))]
+    CosFace(CosFace),
+    /// `arcface`.
+    #[cfg_attr(feature = "serde", serde(rename = "arcface"))]
+    ArcFace(ArcFace),
+    /// `combined`.
+    Combined(CombinedMargin),
+}
+
+impl<A: Float> MarginLoss<A> for AnyLoss {
+    fn forward(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+    ) -> Result<Forward<A>, Error> {
+        self.get().forward(features, weights, targets)
+    }
+
+    fn evaluate_into(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        targets: &Targets<'_, A>,
+        evaluation: &mut Evaluation<A>,
+    ) -> Result<(), Error> {
+        self.get()
+            .evaluate_into(features, weights, targets, evaluation)
+    }
+
+    fn evaluate_streamed(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayViewMut2<'_, A>,
+        targets: &Targets<'_, A>,
+        evaluation: &mut Evaluation<A>,
+        update: &mut dyn FnMut(ClassBlock<'_, A>),
+    ) -> Result<(), Error> {
+        self.get()
+            .evaluate_streamed(features, weights, targets, evaluation, update)
+    }
+
+    fn learnables(&self) -> &[f64] {
+        self.get::<A>().learnables()
+    }
+
+    fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.get_mut::<A>().set_learnables(values)
+    }
+}

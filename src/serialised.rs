@@ -1,0 +1,157 @@
+//! Losses, rules and schedules for serde (feature `serde`).
+//!
+//! Each has a mirror with plain fields. What comes in goes through the constructor, so that a value out of range is
+//! refused with the message of its [`Error`]; fields that do not belong there are refused as well. A field that says how
+//! to depart from the paper may be left out.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Error;
+use crate::schedule::{LambdaAnnealing, MarginWarmUp};
+use crate::{
+    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
+    ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss,
+};
+
+/// The fields of a mirror, where each comes from, and what the constructor makes of them.
+macro_rules! mirror {
+    (
+        $original:ident as $name:literal { $($(#[$attribute:meta])* $field:ident: $type:ty = $get:expr),* $(,)? },
+        $new:expr
+    ) => {
+        const _: () = {
+            #[derive(Serialize, Deserialize)]
+            #[serde(rename = $name, deny_unknown_fields)]
+            struct Mirror {
+                $($(#[$attribute])* $field: $type),*
+            }
+
+            impl Serialize for $original {
+                fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                    $(let $field: fn(&Self) -> $type = $get;)*
+                    Mirror { $($field: $field(self)),* }.serialize(to)
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $original {
+                fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                    let new: fn(Mirror) -> Result<Self, Error> = $new;
+                    new(Mirror::deserialize(from)?).map_err(D::Error::custom)
+                }
+            }
+        };
+    };
+}
+
+mirror!(
+    SoftmaxLoss as "SoftmaxLoss" {
+        #[serde(default)]
+        bias: Option<Vec<f64>> = |loss| loss.bias().map(<[f64]>::to_vec),
+    },
+    |given| given.bias.map_or_else(|| Ok(SoftmaxLoss::new()), SoftmaxLoss::with_bias)
+);
+mirror!(ModifiedSoftmax as "ModifiedSoftmax" {}, |_| Ok(ModifiedSoftmax::new()));
+mirror!(CenterLoss as "CenterLoss" {}, |_| Ok(CenterLoss::new()));
+mirror!(
+    ASoftmax as "ASoftmax" {
+        m: u32 = ASoftmax::m,
+        #[serde(default)]
+        lambda: f64 = ASoftmax::lambda,
+    },
+    |given| ASoftmax::new(given.m)?.with_lambda(given.lambda)
+);
+mirror!(
+    NormFace as "NormFace" {
+        scale: f64 = NormFace::scale,
+        #[serde(default)]
+        learned: bool = NormFace::is_learned,
+    },
+    |given| if given.learned {
+        NormFace::learned(given.scale)
+    } else {
+        NormFace::new(given.scale)
+    }
+);
+mirror!(
+    AmSoftmax as "AmSoftmax" {
+        scale: f64 = AmSoftmax::scale,
+        margin: f64 = AmSoftmax::margin,
+    },
+    |given| AmSoftmax::new(given.scale, given.margin)
+);
+mirror!(
+    CosFace as "CosFace" {
+        scale: f64 = CosFace::scale,
+        margin: f64 = CosFace::margin,
+    },
+    |given| CosFace::new(given.scale, given.margin)
+);
+mirror!(
+    ArcFace as "ArcFace" {
+        scale: f64 = ArcFace::scale,
+        margin: f64 = ArcFace::margin,
+        #[serde(default)]
+        past_pi: PastPi = ArcFace::past_pi,
+    },
+    |given| Ok(ArcFace::new(given.scale, given.margin)?.with_past_pi(given.past_pi))
+);
+mirror!(
+    CombinedMargin as "CombinedMargin" {
+        scale: f64 = CombinedMargin::scale,
+        m1: f64 = |loss| loss.margins().0,
+        m2: f64 = |loss| loss.margins().1,
+        m3: f64 = |loss| loss.margins().2,
+    },
+    |given| CombinedMargin::new(given.scale, given.m1, given.m2, given.m3)
+);
+mirror!(
+    LambdaAnnealing as "LambdaAnnealing" {
+        base: f64 = LambdaAnnealing::base,
+        gamma: f64 = LambdaAnnealing::gamma,
+        power: f64 = LambdaAnnealing::power,
+        minimum: f64 = LambdaAnnealing::minimum,
+    },
+    |given| LambdaAnnealing::new(given.base, given.gamma, given.power, given.minimum)
+);
+mirror!(
+    MarginWarmUp as "MarginWarmUp" {
+        from: f64 = MarginWarmUp::from,
+        to: f64 = MarginWarmUp::to,
+        iterations: u64 = MarginWarmUp::iterations,
+    },
+    |given| MarginWarmUp::new(given.from, given.to, given.iterations)
+);
+
+/// Generic, and so by hand.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "MarginSoftmax", deny_unknown_fields)]
+struct MarginSoftmaxMirror<M> {
+    margin: M,
+    scale: f64,
+    #[serde(default)]
+    learned: bool,
+}
+
+impl<M: Serialize> Serialize for MarginSoftmax<M> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mirror = MarginSoftmaxMirror {
+            margin: self.margin(),
+            scale: self.scale(),
+            learned: self.is_learned(),
+        };
+        mirror.serialize(to)
+    }
+}
+
+impl<'de, M: Deserialize<'de>> Deserialize<'de> for MarginSoftmax<M> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let given = MarginSoftmaxMirror::deserialize(from)?;
+        let new = if given.learned {
+            Self::learned
+        } else {
+            Self::new
+        };
+        new(given.margin, given.scale).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,438 @@
+//! Losses and rules as a line of text, for command lines, configuration files and logs.
+//!
+//! A loss is its name and its parameters: `arcface:s=64,m=0.5`, or `arcface(s=64, m=0.5)`. The first form needs no quotes
+//! in a shell, and is the one that is printed. Names are read in any case, with or without hyphens and underscores.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::a_softmax::ASoftmax;
+use crate::am_softmax::AmSoftmax;
+use crate::arc_face::{ArcFace, PastPi};
+use crate::center::CenterLoss;
+use crate::combined::CombinedMargin;
+use crate::cos_face::CosFace;
+use crate::error::Error;
+use crate::loss::Reduction;
+use crate::modified_softmax::ModifiedSoftmax;
+use crate::norm_face::NormFace;
+use crate::softmax::SoftmaxLoss;
+
+/// A loss that a line of text can name.
+pub(crate) trait Named: Sized {
+    /// The canonical name.
+    const NAME: &'static str;
+    /// Its parameters, in the order in which they are printed.
+    const PARAMETERS: &'static [&'static str];
+
+    /// From the parameters that were given; the others have the defaults of the paper, where it has some.
+    fn read(given: &Given<'_>) -> Result<Self, Error>;
+
+    /// Writes every parameter, but for options that are as the paper has them.
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result;
+}
+
+/// A name and parameters, taken apart.
+#[derive(Debug)]
+pub(crate) struct Given<'t> {
+    pub(crate) name: &'t str,
+    /// Keys and values; a key on its own has an empty value.
+    parameters: Vec<(&'t str, &'t str)>,
+}
+
+impl<'t> Given<'t> {
+    pub(crate) fn new(text: &'t str) -> Result<Self, Error> {
+        let malformed = || Error::Unreadable {
+            name: "loss",
+            found: text.to_owned(),
+            rule: "be a name and its parameters, as in arcface:s=64,m=0.5",
+        };
+        let (name, list) = if let Some((name, list)) = text.split_once('(') {
+            let list = list.trim_end().strip_suffix(')').ok_or_else(malformed)?;
+            (name, list)
+        } else {
+            text.split_once(':').unwrap_or((text, ""))
+        };
+        let parameters: Vec<(&str, &str)> = match list.trim() {
+            "" => Vec::new(),
+            list => list
+                .split(',')
+                .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+                .map(|(key, value)| (key.trim(), value.trim()))
+                .collect(),
+        };
+        let name = name.trim();
+        if name.contains(['=', ',']) || parameters.iter().any(|(key, _)| key.is_empty()) {
+            return Err(malformed());
+        }
+        Ok(Self { name, parameters })
+    }
+
+    /// Refuses parameters that the loss does not have, and those that are given twice.
+    fn check(&self, loss: &'static str, known: &'static [&'static str]) -> Result<(), Error> {
+        for (index, &(key, _)) in self.parameters.iter().enumerate() {
+            let Some(name) = known.iter().find(|name| means(key, name)) else {
+                return Err(Error::UnknownParameter {
+                    loss,
+                    found: key.to_owned(),
+                    known,
+                });
+            };
+            if self.parameters[..index]
+                .iter()
+                .any(|(earlier, _)| means(earlier, name))
+            {
+                return Err(Error::Unreadable {
+                    name,
+                    found: key.to_owned(),
+                    rule: "be given once",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of a parameter's value.
+    fn get(&self, name: &str) -> Option<&'t str> {
+        let mut all = self.parameters.iter();
+        all.find(|(key, _)| means(key, name))
+            .map(|&(_, value)| value)
+    }
+
+    fn parsed<T: FromStr>(
+        &self,
+        name: &'static str,
+        rule: &'static str,
+    ) -> Result<Option<T>, Error> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| Error::Unreadable {
+            name,
+            found: text.to_owned(),
+            rule,
+        })
+    }
+
+    fn number(&self, name: &'static str) -> Result<Option<f64>, Error> {
+        self.parsed(name, "be a number")
+    }
+
+    /// `name` on its own, or `name=true`.
+    fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.get(name) {
+            Some("") => Ok(true),
+            _ => Ok(self.parsed(name, "be true or false")?.unwrap_or(false)),
+        }
+    }
+}
+
+/// Writes parameters, each after the mark that it needs.
+pub(crate) struct Writer<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    mark: char,
+}
+
+impl Writer<'_, '_> {
+    fn parameter(&mut self, name: &str, value: impl fmt::Display) -> fmt::Result {
+        let mark = core::mem::replace(&mut self.mark, ',');
+        write!(self.to, "{mark}{name}={value}")
+    }
+
+    fn number(&mut self, name: &str, value: f64) -> fmt::Result {
+        self.parameter(name, Number(value))
+    }
+
+    fn flag(&mut self, name: &str) -> fmt::Result {
+        let mark = core::mem::replace(&mut self.mark, ',');
+        write!(self.to, "{mark}{name}")
+    }
+}
+
+/// The shortest decimal number that reads back as the same bits.
+struct Number(f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = *self;
+        if value == 0.0 || (1e-4..1e9).contains(&value.abs()) {
+            write!(f, "{value}")
+        } else {
+            write!(f, "{value:e}")
+        }
+    }
+}
+
+/// Whether a user who wrote `word` meant `name`.
+pub(crate) fn means(word: &str, name: &str) -> bool {
+    let long = match name {
+        "s" => "scale",
+        "m" => "margin",
+        other => other,
+    };
+    plain(word).eq(plain(name)) || plain(word).eq(plain(long))
+}
+
+fn plain(word: &str) -> impl Iterator<Item = char> {
+    word.chars()
+        .filter(|letter| !matches!(letter, '-' | '_' | ' '))
+        .flat_map(char::to_lowercase)
+}
+
+/// The loss, if the text names it.
+pub(crate) fn read<L: Named>(given: &Given<'_>) -> Option<Result<L, Error>> {
+    means(given.name, L::NAME).then(|| {
+        given.check(L::NAME, L::PARAMETERS)?;
+        L::read(given)
+    })
+}
+
+/// The canonical line.
+pub(crate) fn write<L: Named>(loss: &L, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(L::NAME)?;
+    loss.write(&mut Writer { to: f, mark: ':' })
+}
+
+macro_rules! as_text {
+    ($($loss:ty),+) => {$(
+        /// Reads the line that `Display` writes, and its variants: see [`AnyLoss`](crate::AnyLoss).
+        impl FromStr for $loss {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let given = Given::new(text)?;
+                read(&given).unwrap_or_else(|| {
+                    Err(Error::UnknownName {
+                        what: "loss",
+                        found: given.name.to_owned(),
+                        known: &[<Self as Named>::NAME],
+                    })
+                })
+            }
+        }
+
+        /// The loss as one line, which reads back as the same loss: see [`AnyLoss`](crate::AnyLoss).
+        impl fmt::Display for $loss {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write(self, f)
+            }
+        }
+    )+};
+}
+as_text!(
+    SoftmaxLoss,
+    ModifiedSoftmax,
+    CenterLoss,
+    ASoftmax,
+    NormFace,
+    AmSoftmax,
+    CosFace,
+    ArcFace,
+    CombinedMargin
+);
+
+impl Named for SoftmaxLoss {
+    const NAME: &'static str = "softmax";
+    const PARAMETERS: &'static [&'static str] = &["bias"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let Some(text) = given.get("bias") else {
+            return Ok(Self::new());
+        };
+        let bias: Result<Vec<f64>, _> = text.split('/').map(|entry| entry.trim().parse()).collect();
+        Self::with_bias(bias.map_err(|_| Error::Unreadable {
+            name: "bias",
+            found: text.to_owned(),
+            rule: "be one number for each class, as in 0/0.5/-1",
+        })?)
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        struct Bias<'a>(&'a [f64]);
+        impl fmt::Display for Bias<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for (class, &entry) in self.0.iter().enumerate() {
+                    f.write_str(if class == 0 { "" } else { "/" })?;
+                    Number(entry).fmt(f)?;
+                }
+                Ok(())
+            }
+        }
+        self.bias()
+            .map_or(Ok(()), |bias| to.parameter("bias", Bias(bias)))
+    }
+}
+
+impl Named for ModifiedSoftmax {
+    const NAME: &'static str = "modified-softmax";
+    const PARAMETERS: &'static [&'static str] = &[];
+
+    fn read(_: &Given<'_>) -> Result<Self, Error> {
+        Ok(Self::new())
+    }
+
+    fn write(&self, _: &mut Writer<'_, '_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl Named for CenterLoss {
+    const NAME: &'static str = "center";
+    const PARAMETERS: &'static [&'static str] = &[];
+
+    fn read(_: &Given<'_>) -> Result<Self, Error> {
+        Ok(Self::new())
+    }
+
+    fn write(&self, _: &mut Writer<'_, '_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl Named for ASoftmax {
+    const NAME: &'static str = "a-softmax";
+    const PARAMETERS: &'static [&'static str] = &["m", "lambda"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let m = given.parsed("m", "be a whole number")?.unwrap_or(4);
+        Self::new(m)?.with_lambda(given.number("lambda")?.unwrap_or(0.0))
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.parameter("m", self.m())?;
+        to.number("lambda", self.lambda())
+    }
+}
+
+impl Named for NormFace {
+    const NAME: &'static str = "normface";
+    const PARAMETERS: &'static [&'static str] = &["s", "learned"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let scale = given.number("s")?.ok_or(Error::MissingParameter {
+            loss: Self::NAME,
+            name: "s",
+        })?;
+        if given.flag("learned")? {
+            Self::learned(scale)
+        } else {
+            Self::new(scale)
+        }
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        if self.is_learned() {
+            to.flag("learned")?;
+        }
+        Ok(())
+    }
+}
+
+macro_rules! scale_and_margin {
+    ($loss:ty, $name:literal) => {
+        impl Named for $loss {
+            const NAME: &'static str = $name;
+            const PARAMETERS: &'static [&'static str] = &["s", "m"];
+
+            fn read(given: &Given<'_>) -> Result<Self, Error> {
+                let paper = Self::default();
+                Self::new(
+                    given.number("s")?.unwrap_or(paper.scale()),
+                    given.number("m")?.unwrap_or(paper.margin()),
+                )
+            }
+
+            fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+                to.number("s", self.scale())?;
+                to.number("m", self.margin())
+            }
+        }
+    };
+}
+scale_and_margin!(AmSoftmax, "am-softmax");
+scale_and_margin!(CosFace, "cosface");
+
+impl Named for ArcFace {
+    const NAME: &'static str = "arcface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "past_pi"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(paper.margin());
+        let past_pi = match given.get("past_pi") {
+            None => paper.past_pi(),
+            Some(text) => text.parse()?,
+        };
+        Ok(Self::new(scale, margin)?.with_past_pi(past_pi))
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        if self.past_pi() != PastPi::Paper {
+            to.parameter("past_pi", self.past_pi())?;
+        }
+        Ok(())
+    }
+}
+
+impl Named for CombinedMargin {
+    const NAME: &'static str = "combined";
+    const PARAMETERS: &'static [&'static str] = &["s", "m1", "m2", "m3"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        // What is left out is no margin; the scale is ArcFace's.
+        Self::new(
+            given.number("s")?.unwrap_or(ArcFace::default().scale()),
+            given.number("m1")?.unwrap_or(1.0),
+            given.number("m2")?.unwrap_or(0.0),
+            given.number("m3")?.unwrap_or(0.0),
+        )
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        let (m1, m2, m3) = self.margins();
+        to.number("s", self.scale())?;
+        to.number("m1", m1)?;
+        to.number("m2", m2)?;
+        to.number("m3", m3)
+    }
+}
+
+/// A rule that is one word.
+macro_rules! words {
+    ($rule:ty, $what:literal, [$($word:literal => $variant:ident),+]) => {
+        /// Reads the word that `Display` writes, in any case, with or without hyphens and underscores.
+        impl FromStr for $rule {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                $(if means(text, $word) {
+                    return Ok(Self::$variant);
+                })+
+                Err(Error::UnknownName {
+                    what: $what,
+                    found: text.to_owned(),
+                    known: &[$($word),+],
+                })
+            }
+        }
+
+        impl fmt::Display for $rule {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self {
+                    $(Self::$variant => $word),+
+                })
+            }
+        }
+    };
+}
+words!(PastPi, "rule past pi", [
+    "paper" => Paper,
+    "linear-tail" => LinearTail,
+    "smooth-tail" => SmoothTail,
+    "easy-margin" => EasyMargin
+]);
+words!(Reduction, "reduction", ["mean" => Mean, "sum" => Sum, "none" => None]);
