@@ -16,12 +16,29 @@ use crate::margin::{Angle, Margin, TargetLogit};
 /// z_y = ‖x‖ (λ cosθ_y + ψ(θ_y))/(1 + λ)        z_j = ‖x‖ cosθ_j for j ≠ y
 /// ψ(θ) = (−1)^k cos(mθ) − 2k                   for θ ∈ [kπ/m, (k + 1)π/m], k = 0 … m − 1
 /// ```
+/// ```math
+/// z_y = \lVert x \rVert\, \frac{\lambda \cos\theta_y + \psi(\theta_y)}{1 + \lambda}, \qquad
+/// z_j = \lVert x \rVert \cos\theta_j \;\text{ for } j \ne y, \qquad \ell = \ln \sum_j e^{z_j} - z_y \\[1ex]
+/// \psi(\theta) = (-1)^k \cos(m\theta) - 2k \quad\text{for } \theta \in \Bigl[\frac{k\pi}{m}, \frac{(k + 1)\pi}{m}\Bigr], \quad k = 0, \dots, m - 1
+/// ```
 ///
 /// # Shapes
 ///
 /// Features N×d and class weights C×d, none of them zero.
 ///
 /// # Gradients
+///
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`, f the target's factor of ‖x‖ and u the unit tangent at x̂ towards ŵ_y:
+///
+/// ```text
+/// f(θ) = (λ cosθ + ψ(θ))/(1 + λ)        ∂z_y/∂x = f(θ_y) x̂ − f′(θ_y) u
+/// ∂xᵢ = Σ_{j≠y} G_ij ŵ_j + G_iy ∂z_iy/∂xᵢ
+/// ```
+/// ```math
+/// \frac{\partial z_y}{\partial x} = f(\theta_y)\, \hat x - f'(\theta_y)\, u,
+/// \qquad f(\theta) = \frac{\lambda\cos\theta + \psi(\theta)}{1 + \lambda},
+/// \qquad \frac{\partial L}{\partial x_i} = \sum_{j \ne y_i} G_{ij}\, \hat w_j + G_{i y_i} \frac{\partial z_{i y_i}}{\partial x_i}
+/// ```
 ///
 /// The loss is of degree 1 in ‖x‖, so `∂xᵢ` has a radial part: `xᵢ·∂xᵢ = Σ_j G_ij z_ij`. `∂W` is projected back through the
 /// normalisation of W. These are the gradients of the loss above: the reference implementation divides its coefficients by

@@ -12,6 +12,10 @@ use crate::margin::{Angle, Margin, TargetLogit};
 /// ```text
 /// z_y = s (cosθ_y − m)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
 /// ```
+/// ```math
+/// z_y = s\,(\cos\theta_y - m), \qquad z_j = s \cos\theta_j \;\text{ for } j \ne y
+/// \qquad \ell = \ln \sum_j e^{z_j} - z_y
+/// ```
 ///
 /// # Shapes
 ///
@@ -19,8 +23,18 @@ use crate::margin::{Angle, Margin, TargetLogit};
 ///
 /// # Gradients
 ///
-/// With `A_ij = s G_ij`: `∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖` and `∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖`, so both are
-/// orthogonal to what they are the gradient of.
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N` and `A_ij = ∂L/∂cosθ_ij = s G_ij`:
+///
+/// ```text
+/// ∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖        ∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial x_i} = \frac{I - \hat x_i \hat x_i^\top}{\lVert x_i \rVert} \sum_j A_{ij}\, \hat w_j
+/// \qquad
+/// \frac{\partial L}{\partial w_j} = \frac{I - \hat w_j \hat w_j^\top}{\lVert w_j \rVert} \sum_i A_{ij}\, \hat x_i
+/// ```
+///
+/// Both are orthogonal to what they are the gradient of, so a step changes directions first and lengths only in second order.
 ///
 /// # Numerical notes
 ///

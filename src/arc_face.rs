@@ -45,6 +45,10 @@ pub enum PastPi {
 /// ```text
 /// z_y = s cos(θ_y + m)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
 /// ```
+/// ```math
+/// z_y = s \cos(\theta_y + m), \qquad z_j = s \cos\theta_j \;\text{ for } j \ne y
+/// \qquad \ell = \ln \sum_j e^{z_j} - z_y
+/// ```
 ///
 /// # Shapes
 ///
@@ -53,9 +57,18 @@ pub enum PastPi {
 /// # Gradients
 ///
 /// As for [`CosFace`](crate::CosFace), but `A_iy = s G_iy sin(θ + m)/sinθ`. The quotient is unbounded at the poles and its
-/// product with the tangent is not: `∂z_y/∂x = s sin(θ + m)/‖x‖ · u`, u being the unit tangent at x̂ towards ŵ_y. This is
-/// the gradient of the loss above. Code that computes the angle outside of the differentiated graph has 1 in the place of
-/// the quotient, which is another direction, and has the wrong sign past π − m.
+/// product with the tangent is not. With u, the unit tangent at x̂ towards ŵ_y:
+///
+/// ```text
+/// ∂z_y/∂x = s sin(θ_y + m)/‖x‖ · u        u = (ŵ_y − cosθ_y x̂)/sinθ_y
+/// ```
+/// ```math
+/// \frac{\partial z_y}{\partial x} = \frac{s \sin(\theta_y + m)}{\lVert x \rVert}\, u,
+/// \qquad u = \frac{\hat w_y - \cos\theta_y\, \hat x}{\sin\theta_y}
+/// ```
+///
+/// This is the gradient of the loss above. Code that computes the angle outside of the differentiated graph has 1 in the
+/// place of the quotient, which is another direction, and has the wrong sign past π − m.
 ///
 /// # Numerical notes
 ///

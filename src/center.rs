@@ -16,6 +16,9 @@ use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 /// ```text
 /// ℓ = ½‖x − c_y‖²
 /// ```
+/// ```math
+/// \ell = \tfrac{1}{2}\, \lVert x - c_y \rVert^2
+/// ```
 ///
 /// # Shapes
 ///
@@ -24,9 +27,17 @@ use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 ///
 /// # Gradients
 ///
-/// `∂xᵢ = rᵢ/N·(xᵢ − c_yᵢ)` and, as [`grad_weights`](crate::Evaluation::grad_weights), `∂c_j = Σ rᵢ/N·(c_j − xᵢ)` over the
-/// rows of class j. The paper does not descend along the latter, but takes the step of
-/// [`update_centers`](Self::update_centers).
+/// The latter, over the rows of class j, is [`grad_weights`](crate::Evaluation::grad_weights):
+///
+/// ```text
+/// ∂xᵢ = rᵢ/N · (xᵢ − c_yᵢ)        ∂c_j = Σ_{yᵢ=j} rᵢ/N · (c_j − xᵢ)
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial x_i} = \frac{r_i}{N}\, (x_i - c_{y_i}),
+/// \qquad \frac{\partial L}{\partial c_j} = \sum_{i:\, y_i = j} \frac{r_i}{N}\, (c_j - x_i)
+/// ```
+///
+/// The paper does not descend along it, but takes the step of [`update_centers`](Self::update_centers).
 ///
 /// # Numerical notes
 ///
@@ -69,8 +80,14 @@ impl CenterLoss {
         Self::default()
     }
 
-    /// The paper's step of the centers, scaled by α ∈ [0, 1] (equation 4):
-    /// `c_j ← c_j − α Σ (c_j − xᵢ)/(1 + n_j)` over the n_j rows of class j.
+    /// The paper's step of the centers, scaled by α ∈ [0, 1] (equation 4), over the n_j rows of class j:
+    ///
+    /// ```text
+    /// c_j ← c_j − α Σ_{yᵢ=j} (c_j − xᵢ)/(1 + n_j)
+    /// ```
+    /// ```math
+    /// c_j \leftarrow c_j - \alpha\, \frac{\sum_{i:\, y_i = j} (c_j - x_i)}{1 + n_j}
+    /// ```
     ///
     /// Classes that are absent from the batch keep their bits. Neither λ, nor the reduction, nor row weights enter: this is
     /// not a gradient step but a moving average, at the rate α n/(1 + n), towards the mean of the class in the batch. The

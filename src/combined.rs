@@ -6,11 +6,16 @@ use crate::margin::{Angle, Margin, TargetLogit};
 
 /// The three margins at once: multiplied and added to the angle, subtracted from the cosine.
 ///
-/// `(1, 0, m₃)` is [`CosFace`](crate::CosFace), `(1, m₂, 0)` is [`ArcFace`](crate::ArcFace), and all three are honoured
-/// whatever the others are. The paper's best are `(1, 0.3, 0.2)` and `(0.9, 0.4, 0.15)`.
+/// For reproducing the paper's comparison, and for searching between its losses: `(1, 0, m₃)` is
+/// [`CosFace`](crate::CosFace), `(1, m₂, 0)` is [`ArcFace`](crate::ArcFace), and all three are honoured whatever the others
+/// are. The paper's best are `(1, 0.3, 0.2)` and `(0.9, 0.4, 0.15)`.
 ///
 /// ```text
 /// z_y = s (cos(m₁θ_y + m₂) − m₃)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+/// ```math
+/// z_y = s\,\bigl(\cos(m_1\theta_y + m_2) - m_3\bigr), \qquad z_j = s \cos\theta_j \;\text{ for } j \ne y
+/// \qquad \ell = \ln \sum_j e^{z_j} - z_y
 /// ```
 ///
 /// # Shapes
@@ -19,7 +24,14 @@ use crate::margin::{Angle, Margin, TargetLogit};
 ///
 /// # Gradients
 ///
-/// As for [`ArcFace`](crate::ArcFace), with `A_iy = s G_iy m₁ sin(m₁θ + m₂)/sinθ`.
+/// As for [`ArcFace`](crate::ArcFace), with the slope of this margin:
+///
+/// ```text
+/// ∂z_y/∂x = s m₁ sin(m₁θ_y + m₂)/‖x‖ · u
+/// ```
+/// ```math
+/// \frac{\partial z_y}{\partial x} = \frac{s\, m_1 \sin(m_1\theta_y + m_2)}{\lVert x \rVert}\, u
+/// ```
 ///
 /// # Numerical notes
 ///

@@ -36,6 +36,10 @@ use crate::error::{self, Error, parameter};
 
 /// The least scale at which all classes can have the target probability P: `s = (C−1)/C · ln((C−1) P/(1−P))`.
 ///
+/// ```math
+/// s = \frac{C - 1}{C}\, \ln \frac{(C - 1)\, P}{1 - P}
+/// ```
+///
 /// It suffices only in the best arrangement, the regular simplex, which needs C ≤ d + 1; with more classes, or with
 /// features that are not on their class weights, the scale has to be larger. A margin is not in the formula.
 ///
@@ -72,6 +76,10 @@ pub fn suggested_scale(classes: usize, target_probability: f64) -> Result<f64, E
 }
 
 /// The largest target probability that all classes can have at a scale: `P = 1/(1 + (C−1) e^(−s C/(C−1)))`.
+///
+/// ```math
+/// P = \frac{1}{1 + (C - 1)\, e^{-s\, C/(C - 1)}}
+/// ```
 ///
 /// The inverse of [`suggested_scale`], with the same reservations. Where P rounds to 1, [`norm_face_lower_bound`],
 /// which is −ln P, still tells how far away it is.
@@ -218,6 +226,10 @@ pub fn largest_angular_margin(classes: usize, dim: usize) -> Result<f64, Error> 
 
 /// The least [`NormFace`](crate::NormFace) loss of a balanced data set: `ln(1 + (C−1) e^(−s C/(C−1)))`.
 ///
+/// ```math
+/// L \ge \ln\Bigl(1 + (C - 1)\, e^{-s\, C/(C - 1)}\Bigr)
+/// ```
+///
 /// Reached only where the class weights form a regular simplex, which needs C ≤ d + 1, and every feature lies on its
 /// weight. How large it is at s = 1 is the reason why a softmax over bare cosines does not train.
 ///
@@ -249,6 +261,10 @@ pub fn norm_face_lower_bound(classes: usize, scale: f64) -> Result<f64, Error> {
 /// The least [`CosFace`](crate::CosFace) or [`AmSoftmax`](crate::AmSoftmax) loss of a balanced data set:
 /// `ln(1 + (C−1) e^(−s (C/(C−1) − m)))`.
 ///
+/// ```math
+/// L \ge \ln\Bigl(1 + (C - 1)\, e^{-s\, (C/(C - 1) - m)}\Bigr)
+/// ```
+///
 /// Reached, and proved, as [`norm_face_lower_bound`].
 ///
 /// `classes` is at least 2, `scale` lies in (0, 10⁶] and `margin` in [0, 2].
@@ -278,6 +294,10 @@ pub fn cos_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f
 
 /// The least [`ArcFace`](crate::ArcFace) loss of a balanced data set: `ln(1 + (C−1) e^(−s g))` with
 /// `g = max(cos m + 1/(C−1), 1 − cos m)`.
+///
+/// ```math
+/// L \ge \ln\bigl(1 + (C - 1)\, e^{-s g}\bigr), \qquad g = \max\Bigl(\cos m + \frac{1}{C - 1},\; 1 - \cos m\Bigr)
+/// ```
 ///
 /// - **cos m + 1/(C−1)** is reached where the class weights form a regular simplex, which needs C ≤ d + 1, and every
 ///   feature lies on its weight. It is the larger one where `cos m ≥ (C−2)/(2(C−1))`, so for every m up to π/3.
@@ -315,6 +335,10 @@ pub fn arc_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f
 
 /// The least loss of a single row, and so of any batch, whatever its labels: `ln(1 + (C−1) e^(−s (ψ + 1)))`.
 ///
+/// ```math
+/// \ell \ge \ln\bigl(1 + (C - 1)\, e^{-s\, (\psi + 1)}\bigr)
+/// ```
+///
 /// ψ, the argument `target_logit`, is the largest value that the target's logit can take before scaling: 1 for
 /// `NormFace`, `1 − m` for `CosFace` and AM-Softmax, `cos m` for `ArcFace` with m ≤ π/2. The bound is reached where the
 /// feature lies on its own weight and opposite to all others.
@@ -340,6 +364,10 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 }
 
 /// The loss where all cosines are 0, about what training starts with: `ln(1 + (C−1) e^(−s ψ))`.
+///
+/// ```math
+/// \ell = \ln\bigl(1 + (C - 1)\, e^{-s\, \psi(\pi/2)}\bigr)
+/// ```
 ///
 /// ψ, the argument `target_logit`, is the target's logit at the angle π/2, before scaling, for any
 /// [`Margin`](crate::Margin) the value of its `target_logit` there:

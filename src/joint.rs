@@ -14,6 +14,9 @@ use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
 /// ```text
 /// L = L_classifier + λ L_center
 /// ```
+/// ```math
+/// L = L_{\text{classifier}} + \lambda\, L_{\text{center}}
+/// ```
 ///
 /// The centers are the caller's, like the class weights, and are borrowed: make a `JointLoss` for each step, evaluate, then
 /// move the centers by [`CenterLoss::update_centers`](crate::CenterLoss::update_centers). The classifier may be a loss, a
@@ -26,8 +29,19 @@ use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
 /// # Gradients
 ///
 /// `∂X` is that of the sum; `∂W` and the learnables' are the classifier's;
-/// [`grad_centers`](crate::Evaluation::grad_centers) is `∂L/∂c = λ Σ rᵢ/N·(c_j − xᵢ)`, for those who train the centers by
-/// gradient descent instead.
+/// [`grad_centers`](crate::Evaluation::grad_centers) is that of the centers, for those who train them by gradient descent
+/// instead:
+///
+/// ```text
+/// ∂c_j = λ Σ_{yᵢ=j} rᵢ/N · (c_j − xᵢ)
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial c_j} = \lambda \sum_{i:\, y_i = j} \frac{r_i}{N}\, (c_j - x_i)
+/// ```
+///
+/// # Numerical notes
+///
+/// Those of both terms. Should their sum leave the range of the element type, it is refused before anything is written.
 ///
 /// # Errors
 ///

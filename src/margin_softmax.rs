@@ -5,15 +5,38 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 use crate::margin::Margin;
 use crate::scale::Scale;
 
-/// Softmax cross-entropy over cosines whose target's logit is any [`Margin`].
+/// Softmax cross-entropy over cosines whose target's logit is any [`Margin`]: for a margin that the crate does not have, and
+/// for the scale of one that it has, if that is to be learned.
 ///
 /// ```text
 /// z_y = s ψ(θ_y)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+/// ```math
+/// z_y = s\,\psi(\theta_y), \qquad z_j = s \cos\theta_j \;\text{ for } j \ne y
+/// \qquad \ell = \ln \sum_j e^{z_j} - z_y
 /// ```
 ///
 /// # Shapes
 ///
 /// Features N×d and class weights C×d, none of them zero.
+///
+/// # Gradients
+///
+/// As for [`CosFace`](crate::CosFace), with the margin's own slope along the unit tangent u at x̂ towards ŵ_y, and the scale as a
+/// learnable if it is [`learned`](Self::learned):
+///
+/// ```text
+/// ∂z_y/∂x = −s ψ′(θ_y)/‖x‖ · u        ∂s = Σᵢ (Σ_{j≠y} G_ij cosθ_ij + G_iy ψ(θ_iy))
+/// ```
+/// ```math
+/// \frac{\partial z_y}{\partial x} = -\frac{s\, \psi'(\theta_y)}{\lVert x \rVert}\, u,
+/// \qquad \frac{\partial L}{\partial s} = \sum_i \Bigl( \sum_{j \ne y_i} G_{ij} \cos\theta_{ij} + G_{i y_i}\, \psi(\theta_{i y_i}) \Bigr)
+/// ```
+///
+/// # Numerical notes
+///
+/// The margin is asked once for each row, in `f64`, at an angle that is right at every distance from the poles. A slope that it
+/// gives in the cosine is multiplied by sinθ.
 ///
 /// # Errors
 ///
@@ -58,6 +81,11 @@ use crate::scale::Scale;
 /// loss.set_scale(loss.scale() - 0.1 * out.grad_learnables[0])?;
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
+///
+/// # References
+///
+/// The form is that of equation 4 of *ArcFace*, Deng et al. ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)), with any ψ
+/// in the place of its three margins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MarginSoftmax<M> {
     margin: M,

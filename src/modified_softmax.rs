@@ -4,10 +4,14 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 
 /// Softmax cross-entropy with unit class weights and no bias, so that the decision depends on angles alone.
 ///
-/// The step between softmax and [`ASoftmax`](crate::ASoftmax), which it equals at m = 1.
+/// The step between softmax and [`ASoftmax`](crate::ASoftmax), which it equals at m = 1: take it as the baseline of that loss,
+/// or where the norm of a feature is to keep its meaning.
 ///
 /// ```text
 /// z_j = ‖x‖ cosθ_j = ŵ_j·x        ℓ = ln Σ_j exp z_j − z_y
+/// ```
+/// ```math
+/// z_j = \lVert x \rVert \cos\theta_j = \hat w_j^\top x, \qquad \ell = \ln \sum_j e^{z_j} - z_y
 /// ```
 ///
 /// # Shapes
@@ -16,8 +20,23 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 ///
 /// # Gradients
 ///
-/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`: `∂X = G Ŵ` and `∂W_j = (I − ŵ_jŵ_jᵀ)(Σᵢ G_ij xᵢ)/‖w_j‖`. The projection is part of
-/// the gradient; implementations that overwrite W with Ŵ leave it out.
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`:
+///
+/// ```text
+/// ∂X = G Ŵ        ∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ G_ij xᵢ/‖w_j‖
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial X} = G \hat W,
+/// \qquad
+/// \frac{\partial L}{\partial w_j} = \frac{I - \hat w_j \hat w_j^\top}{\lVert w_j \rVert} \sum_i G_{ij}\, x_i
+/// ```
+///
+/// The projection is part of the gradient; implementations that overwrite W with Ŵ leave it out.
+///
+/// # Numerical notes
+///
+/// As for [`SoftmaxLoss`](crate::SoftmaxLoss): the loss does not saturate, and a row whose logits could leave the range of the
+/// element type is refused.
 ///
 /// # Errors
 ///

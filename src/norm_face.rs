@@ -11,6 +11,9 @@ use crate::scale::Scale;
 /// ```text
 /// z_j = s cosθ_j        ℓ = ln Σ_j exp z_j − z_y
 /// ```
+/// ```math
+/// z_j = s \cos\theta_j, \qquad \ell = \ln \sum_j e^{z_j} - z_y
+/// ```
 ///
 /// It cannot fall below `ln(1 + (C − 1) exp(−s C/(C − 1)))`, see
 /// [`guide::norm_face_lower_bound`](crate::guide::norm_face_lower_bound): a scale that is too small stops training early.
@@ -21,8 +24,30 @@ use crate::scale::Scale;
 ///
 /// # Gradients
 ///
-/// With `A_ij = s G_ij`: `∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖` and `∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖`. A scale that is
-/// [`learned`](Self::learned) is a learnable, with `∂s = Σ G_ij cosθ_ij`.
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N` and `A_ij = ∂L/∂cosθ_ij = s G_ij`:
+///
+/// ```text
+/// ∂xᵢ = (I − x̂ᵢx̂ᵢᵀ) Σ_j A_ij ŵ_j/‖xᵢ‖        ∂w_j = (I − ŵ_jŵ_jᵀ) Σᵢ A_ij x̂ᵢ/‖w_j‖
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial x_i} = \frac{I - \hat x_i \hat x_i^\top}{\lVert x_i \rVert} \sum_j A_{ij}\, \hat w_j
+/// \qquad
+/// \frac{\partial L}{\partial w_j} = \frac{I - \hat w_j \hat w_j^\top}{\lVert w_j \rVert} \sum_i A_{ij}\, \hat x_i
+/// ```
+///
+/// A scale that is [`learned`](Self::learned) is a learnable:
+///
+/// ```text
+/// ∂s = Σ_ij G_ij cosθ_ij
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial s} = \sum_{i,j} G_{ij} \cos\theta_{ij}
+/// ```
+///
+/// # Numerical notes
+///
+/// Logits lie in [−s, s], so nothing can overflow; the loss of a confident row is small and right to its last digits, where
+/// `log Σ − z_y` would have cancelled.
 ///
 /// # Errors
 ///

@@ -7,6 +7,10 @@ use crate::error::{Error, parameter};
 
 /// The annealing of [`ASoftmax`](crate::ASoftmax): `λ(t) = max(minimum, base · (1 + γ t)^(−power))`.
 ///
+/// ```math
+/// \lambda(t) = \max\bigl(\lambda_{\min},\; \lambda_0\, (1 + \gamma t)^{-p}\bigr)
+/// ```
+///
 /// A-Softmax blends the target's logit, `(λ cosθ + ψ(θ))/(1 + λ)`: it is nearly a plain softmax while λ is large, and
 /// the full margin at λ = 0. From random weights, training with the full margin often does not converge.
 ///
@@ -108,6 +112,10 @@ impl LambdaAnnealing {
 }
 
 /// A margin that grows (or shrinks) linearly: `m(t) = from + (to − from) · min(1, t/iterations)`.
+///
+/// ```math
+/// m(t) = m_0 + (m_1 - m_0)\, \min\Bigl(1, \frac{t}{T}\Bigr)
+/// ```
 ///
 /// For runs that do not converge with the full margin from the start, above all from random weights. No paper of the
 /// family prescribes it. The first iteration is t = 0.

@@ -15,6 +15,9 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 /// ```text
 /// z_j = w_j·x + b_j        ℓ = ln Σ_j exp z_j − z_y
 /// ```
+/// ```math
+/// z_j = w_j^\top x + b_j, \qquad \ell = \ln \sum_j e^{z_j} - z_y
+/// ```
 ///
 /// # Shapes
 ///
@@ -22,13 +25,28 @@ use crate::linear_cross_entropy::{Head, Layer, softmax_family};
 ///
 /// # Gradients
 ///
-/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`: `∂X = G W`, `∂W = Gᵀ X`, `∂b_j = Σᵢ G_ij`. The bias is a learnable: its gradient is
-/// [`Evaluation::grad_learnables`](crate::Evaluation::grad_learnables).
+/// With `G_ij = (p_ij − [j = yᵢ])·rᵢ/N`, where p is the softmax of z, and rᵢ the row weights:
+///
+/// ```text
+/// ∂X = G W        ∂W = Gᵀ X        ∂b_j = Σᵢ G_ij
+/// ```
+/// ```math
+/// \frac{\partial L}{\partial X} = G W,
+/// \qquad \frac{\partial L}{\partial W} = G^\top X,
+/// \qquad \frac{\partial L}{\partial b_j} = \sum_i G_{ij}
+/// ```
+///
+/// The bias is a learnable: its gradient is [`Evaluation::grad_learnables`](crate::Evaluation::grad_learnables).
 ///
 /// # Numerical notes
 ///
 /// The loss is `ln(1 + Σ_{j≠y} exp(z_j − z_y))`, so it does not saturate, at either end. A row whose logits could exceed
 /// the range of the element type is refused with [`Error::Overflow`].
+///
+/// # Errors
+///
+/// As for [`MarginLoss`](crate::MarginLoss), and [`Error::RowCount`] if the bias has not one entry for each class. Zero rows
+/// are welcome.
 ///
 /// # Examples
 ///
