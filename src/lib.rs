@@ -35,7 +35,14 @@
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
 //! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
 //!
-//! [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above.
+//! [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above. [`AnyLoss`] is whichever a line
+//! of text names: `"arcface:s=64,m=0.5".parse()`.
+//!
+//! # Pages
+//!
+//! [Choosing a loss, s and m](_documentation::choosing), [coming from PyTorch](_documentation::pytorch),
+//! [a training loop from zero](_documentation::training), [how it works](_documentation::how_it_works),
+//! [numerics](_documentation::numerics).
 //!
 //! # Conventions
 //!
@@ -53,6 +60,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(doc, doctest))]
+pub mod _documentation;
 mod a_softmax;
 mod am_softmax;
 mod any_loss;
