@@ -1,8 +1,8 @@
 //! A training loop from zero: images in, a small network, ArcFace, and features that tell held-out images apart.
 //!
 //! ```sh
-//! cargo run --release --example quick_start                                     # the digits of the repository
-//! cargo run --release --example quick_start -- train-images-idx3-ubyte train-labels-idx1-ubyte
+//! cargo run --release --example quick_start     # on the digits of the repository
+//! cargo run --release --example quick_start -- my-images-idx3-ubyte my-labels-idx1-ubyte
 //! ```
 //!
 //! The network is written out, so that nothing but ndarray is needed. With another one, two lines stay: `evaluate_into`,

@@ -21,6 +21,20 @@ use crate::margin::{Angle, Margin, TargetLogit};
 /// hardly ever gets there, since features begin near 90° from their class and m is about 30°. Where features may begin
 /// anywhere (a pretrained network on new classes, few dimensions), `SmoothTail` keeps a row beyond π − m from being pushed
 /// away from its class.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{Angle, ArcFace, Margin, PastPi};
+///
+/// let at = |rule, radians| {
+///     let loss = ArcFace::default().with_past_pi(rule);
+///     loss.target_logit(Angle::from_radians(radians)).value()
+/// };
+/// assert!(at(PastPi::Paper, 3.1) > at(PastPi::Paper, 2.7));            // rises again
+/// assert!(at(PastPi::SmoothTail, 3.1) < at(PastPi::SmoothTail, 2.7));  // goes on falling
+/// assert_eq!("smooth-tail".parse(), Ok(PastPi::SmoothTail));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

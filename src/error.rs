@@ -36,6 +36,18 @@ impl fmt::Display for Argument {
 /// Why a call was refused.
 ///
 /// Every error is found before anything is written: outputs that a caller passed in keep their bits.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{Argument, CosFace, Error, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[1.0, 2.0], [0.0, 0.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+/// let error = CosFace::default().forward(x.view(), w.view(), &Targets::new(&[0, 1])).unwrap_err();
+/// assert_eq!(error, Error::ZeroNorm { argument: Argument::Features, row: 1 });
+/// assert_eq!(error.to_string(), "features row 1 has zero norm");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {

@@ -10,6 +10,23 @@ use crate::float::Float;
 use crate::linear_cross_entropy::Scratch;
 
 /// How the losses ℓᵢ of the rows become one number, and with them their gradients.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{MarginLoss, NormFace, Reduction, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[1.0_f64, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0]]);
+/// let (loss, targets) = (NormFace::new(4.0)?, Targets::new(&[0, 1]));
+/// let mean = loss.forward(x.view(), w.view(), &targets)?;
+/// let sum = loss.forward(x.view(), w.view(), &targets.with_reduction(Reduction::Sum))?;
+/// assert!((sum.loss - 2.0 * mean.loss).abs() < 1e-15);
+/// assert_eq!(sum.row_losses, mean.row_losses);
+///
+/// assert_eq!("sum".parse(), Ok(Reduction::Sum));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -98,6 +115,21 @@ impl<'a, A> Targets<'a, A> {
 ///
 /// Every array has N entries, one for each row of the features, but for `correct`, which [`CenterLoss`](crate::CenterLoss)
 /// leaves empty, because it does not classify.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{ArcFace, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[3.0_f64, 4.0], [0.0, -1.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+/// let forward = ArcFace::new(10.0, 0.5)?.forward(x.view(), w.view(), &Targets::new(&[0, 1]))?;
+/// assert!((forward.target_cosines[0] - 0.8).abs() < 1e-15);   // without margin
+/// assert!(forward.target_logits[0] < 10.0 * 0.8);             // with it
+/// assert_eq!(forward.correct.to_vec(), [true, true]);
+/// assert_eq!(forward.accuracy(), Some(1.0));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Forward<A> {
@@ -125,6 +157,27 @@ impl<A> Forward<A> {
 }
 
 /// What one forward and backward pass gives.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{CosFace, Evaluation, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[1.0, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0], [-1.0, 1.0]]);
+/// let mut out = Evaluation::new();
+/// for _step in 0..3 {
+///     CosFace::default().evaluate_into(x.view(), w.view(), &Targets::new(&[0, 1]), &mut out)?;
+/// }
+/// assert_eq!(out.grad_features.dim(), x.dim());
+/// assert_eq!(out.grad_weights.dim(), w.dim());
+/// assert!(out.loss() > 0.0 && out.forward.accuracy().is_some());
+///
+/// // It may be taken apart.
+/// let Evaluation { forward, grad_features, .. } = out;
+/// assert_eq!(forward.row_losses.len(), grad_features.nrows());
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Evaluation<A> {
@@ -153,6 +206,19 @@ impl<A: Float> Evaluation<A> {
     /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice, and the results are
     /// the same to rounding. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of class weights that are not
     /// row-major, one for each thread, come on top.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, Evaluation, MarginLoss, Targets, init};
+    /// use margin_losses::ndarray::Array2;
+    ///
+    /// let (x, w): (Array2<f32>, Array2<f32>) = (init::class_weights(64, 8, 1), init::class_weights(9000, 8, 2));
+    /// let mut bounded = Evaluation::with_scratch_limit(1 << 20);
+    /// ArcFace::default().evaluate_into(x.view(), w.view(), &Targets::new(&[7; 64]), &mut bounded)?;
+    /// assert!(bounded.scratch_bytes() <= 1 << 20);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
     #[must_use]
     pub fn with_scratch_limit(bytes: usize) -> Self {
         Self {
@@ -200,6 +266,27 @@ pub struct ClassBlock<'a, A> {
 ///
 /// Every method refuses, before anything is written, shapes that disagree, labels out of range, NaN and infinity, rows of
 /// zero norm where the loss normalises them, negative row weights, and an empty batch under the mean. See [`Error`].
+///
+/// # Examples
+///
+/// Losses of any kind, behind one type:
+///
+/// ```
+/// use margin_losses::{ArcFace, ModifiedSoftmax, MarginLoss, Targets};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[1.0, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0]]);
+/// let losses: [Box<dyn MarginLoss<f64>>; 2] = [Box::new(ModifiedSoftmax::new()), Box::new(ArcFace::default())];
+/// for loss in &losses {
+///     let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0, 1]))?;
+///     // The loss alone costs a third, and is the same.
+///     assert_eq!(loss.forward(x.view(), w.view(), &Targets::new(&[0, 1]))?.loss, out.loss());
+/// }
+///
+/// let error = losses[1].evaluate(x.view(), w.view(), &Targets::new(&[0, 2])).unwrap_err();
+/// assert_eq!(error.to_string(), "labels row 1 is 2, but there are 2 classes");
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
 pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
     /// The loss and the rows' figures, without gradients: one matrix product instead of three.
     ///
@@ -253,6 +340,25 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// As for the trait; `evaluation` is then as it was, and `update` has not been called.
+    ///
+    /// # Examples
+    ///
+    /// Gradient descent in place:
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, Evaluation, MarginLoss, Targets};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let (x, mut w) = (array![[1.0, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0]]);
+    /// let (loss, targets, mut out) = (ArcFace::new(8.0, 0.3)?, Targets::new(&[0, 1]), Evaluation::new());
+    /// let before = loss.forward(x.view(), w.view(), &targets)?.loss;
+    /// loss.evaluate_streamed(x.view(), w.view_mut(), &targets, &mut out, &mut |mut block| {
+    ///     block.weights.scaled_add(-0.1, &block.gradient);
+    /// })?;
+    /// assert_eq!(out.loss(), before);
+    /// assert!(loss.forward(x.view(), w.view(), &targets)?.loss < before);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
     fn evaluate_streamed(
         &self,
         features: ArrayView2<'_, A>,
@@ -284,6 +390,23 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
     ///
     /// [`Error::LearnableCount`] if `values` has another length than [`learnables`](Self::learnables), and the error of the
     /// loss's constructor if a value is out of range; the loss is then as it was.
+    ///
+    /// # Examples
+    ///
+    /// A step of whatever a loss learns, without knowing which it is:
+    ///
+    /// ```
+    /// use margin_losses::{AnyLoss, MarginLoss, Targets};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let mut loss: Box<dyn MarginLoss<f64>> = Box::new("normface:s=10,learned".parse::<AnyLoss>()?);
+    /// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+    /// let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
+    /// let stepped: Vec<f64> = loss.learnables().iter().zip(&out.grad_learnables).map(|(v, g)| v - 0.1 * g).collect();
+    /// loss.set_learnables(&stepped)?;
+    /// assert!(loss.learnables()[0] > 10.0);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
         if values.is_empty() {
             Ok(())

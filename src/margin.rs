@@ -6,6 +6,16 @@ use core::fmt;
 ///
 /// Its cosine and sine are carried beside it, each to full relative precision: near the poles neither could be had from
 /// the other.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::Angle;
+///
+/// let angle = Angle::from_radians(1e-9);
+/// assert_eq!(angle.sin(), 1e-9);
+/// assert_eq!(angle.cos(), 1.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Angle {
     radians: f64,
@@ -53,6 +63,19 @@ impl Angle {
 }
 
 /// What a [`Margin`] makes of an angle: the target's logit ψ(θ) before scaling, and its slope.
+///
+/// # Examples
+///
+/// CosFace's margin, its slope written in θ and in cosθ:
+///
+/// ```
+/// use margin_losses::{Angle, TargetLogit};
+///
+/// let angle = Angle::from_radians(0.7);
+/// let in_theta = TargetLogit::from_angle_slope(angle.cos() - 0.35, -angle.sin());
+/// let in_cosine = TargetLogit::from_cosine_slope(angle.cos() - 0.35, 1.0, angle);
+/// assert_eq!(in_theta, in_cosine);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetLogit {
     value: f64,
