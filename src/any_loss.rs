@@ -44,7 +44,7 @@ macro_rules! any_loss {
         /// [`guide::suggested_scale`](crate::guide::suggested_scale).
         ///
         /// [`JointLoss`](crate::JointLoss) borrows its centers and [`MarginSoftmax`](crate::MarginSoftmax) has a margin of the
-        /// caller's, so neither is here; both take an `AnyLoss` where they take a loss.
+        /// caller's, so neither is here. `JointLoss` takes an `AnyLoss` as its classifier.
         ///
         /// # Errors
         ///

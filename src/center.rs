@@ -27,7 +27,7 @@ use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 ///
 /// # Gradients
 ///
-/// The latter, over the rows of class j, is [`grad_weights`](crate::Evaluation::grad_weights):
+/// By the features, and, as [`grad_weights`](crate::Evaluation::grad_weights), by the centers:
 ///
 /// ```text
 /// ∂xᵢ = rᵢ/N · (xᵢ − c_yᵢ)        ∂c_j = Σ_{yᵢ=j} rᵢ/N · (c_j − xᵢ)
@@ -37,7 +37,7 @@ use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 /// \qquad \frac{\partial L}{\partial c_j} = \sum_{i:\, y_i = j} \frac{r_i}{N}\, (c_j - x_i)
 /// ```
 ///
-/// The paper does not descend along it, but takes the step of [`update_centers`](Self::update_centers).
+/// The paper does not descend along the latter, but takes the step of [`update_centers`](Self::update_centers).
 ///
 /// # Numerical notes
 ///

@@ -235,7 +235,14 @@ pub fn largest_angular_margin(classes: usize, dim: usize) -> Result<f64, Error> 
 ///
 /// The paper assumes that features lie on their weights, but need not. The loss is convex in the gaps `cosθⱼ − cosθᵧ`,
 /// so it is least where they all equal their mean, and over a balanced data set the mean is at least `−C/(C−1)`,
-/// because `Σ x̂ᵢ·(ŵᵢ − w̄) ≤ Σ ‖ŵᵢ − w̄‖ ≤ C`.
+/// because, with w̄ the mean of the ŵⱼ:
+///
+/// ```text
+/// Σ x̂ᵢ·(ŵᵢ − w̄) ≤ Σ ‖ŵᵢ − w̄‖ ≤ C
+/// ```
+/// ```math
+/// \sum_i \hat x_i \cdot (\hat w_i - \bar w) \;\le\; \sum_i \lVert \hat w_i - \bar w \rVert \;\le\; C
+/// ```
 ///
 /// `classes` is at least 2, and `scale` lies in (0, 10⁶].
 ///

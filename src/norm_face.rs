@@ -46,7 +46,7 @@ use crate::scale::Scale;
 ///
 /// # Numerical notes
 ///
-/// Logits lie in [−s, s], so nothing can overflow; the loss of a confident row is small and right to its last digits, where
+/// Logits lie in [−s, s], so they cannot overflow; the loss of a confident row is small and right to its last digits, where
 /// `log Σ − z_y` would have cancelled.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::error::{Error, parameter};
 /// The annealing of [`ASoftmax`](crate::ASoftmax): `λ(t) = max(minimum, base · (1 + γ t)^(−power))`.
 ///
 /// ```math
-/// \lambda(t) = \max\bigl(\lambda_{\min},\; \lambda_0\, (1 + \gamma t)^{-p}\bigr)
+/// \lambda(t) = \max\bigl(\text{minimum},\; \text{base} \cdot (1 + \gamma t)^{-\text{power}}\bigr)
 /// ```
 ///
 /// A-Softmax blends the target's logit, `(λ cosθ + ψ(θ))/(1 + λ)`: it is nearly a plain softmax while λ is large, and
@@ -114,7 +114,7 @@ impl LambdaAnnealing {
 /// A margin that grows (or shrinks) linearly: `m(t) = from + (to − from) · min(1, t/iterations)`.
 ///
 /// ```math
-/// m(t) = m_0 + (m_1 - m_0)\, \min\Bigl(1, \frac{t}{T}\Bigr)
+/// m(t) = \text{from} + (\text{to} - \text{from})\, \min\Bigl(1, \frac{t}{\text{iterations}}\Bigr)
 /// ```
 ///
 /// For runs that do not converge with the full margin from the start, above all from random weights. No paper of the
