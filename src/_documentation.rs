@@ -1,5 +1,8 @@
 //! Pages to read, with code that is compiled: they are the files of `docs/` in the repository.
 //!
+//! A page names the items of the crate by references: the definitions in its file lead to the sources, those that stand
+//! before it here come first and lead to the documentation.
+//!
 //! | page | for |
 //! |---|---|
 //! | [`choosing`] | which loss, which scale, which margin, and what the log should say |
@@ -8,12 +11,55 @@
 //! | [`how_it_works`] | one evaluation, what it costs and what it holds |
 //! | [`numerics`] | what is promised about digits, and how it is kept |
 
+/// [`ASoftmax`]: crate::ASoftmax
+/// [`AmSoftmax`]: crate::AmSoftmax
+/// [`ArcFace`]: crate::ArcFace
+/// [`CombinedMargin`]: crate::CombinedMargin
+/// [`CosFace`]: crate::CosFace
+/// [`Forward`]: crate::Forward
+/// [`JointLoss`]: crate::JointLoss
+/// [`LambdaAnnealing`]: crate::schedule::LambdaAnnealing
+/// [`MarginSoftmax`]: crate::MarginSoftmax
+/// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
+/// [`NormFace`]: crate::NormFace
+/// [`NormFace::learned`]: crate::NormFace::learned
+/// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
+/// [`SoftmaxLoss`]: crate::SoftmaxLoss
+/// [`guide`]: crate::guide
+/// [`guide::adacos_scale`]: crate::guide::adacos_scale
+/// [`guide::largest_angular_margin`]: crate::guide::largest_angular_margin
+/// [`guide::largest_cosine_margin`]: crate::guide::largest_cosine_margin
+/// [`guide::suggested_scale`]: crate::guide::suggested_scale
+/// [`schedule::MarginWarmUp`]: crate::schedule::MarginWarmUp
 #[doc = include_str!("../docs/choosing.md")]
 pub mod choosing {}
 
+/// [`ArcFace`]: crate::ArcFace
+/// [`CenterLoss::update_centers`]: crate::CenterLoss::update_centers
+/// [`CombinedMargin`]: crate::CombinedMargin
+/// [`CosFace`]: crate::CosFace
+/// [`Error::EmptyBatch`]: crate::Error::EmptyBatch
+/// [`Error::ZeroNorm`]: crate::Error::ZeroNorm
+/// [`JointLoss`]: crate::JointLoss
+/// [`LinearTail`]: crate::PastPi::LinearTail
+/// [`Margin`]: crate::Margin
+/// [`MarginSoftmax`]: crate::MarginSoftmax
+/// [`ModifiedSoftmax`]: crate::ModifiedSoftmax
+/// [`PastPi::EasyMargin`]: crate::PastPi::EasyMargin
+/// [`PastPi::LinearTail`]: crate::PastPi::LinearTail
+/// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
+/// [`guide::adacos_scale`]: crate::guide::adacos_scale
+/// [`init`]: crate::init
+/// [numerics]: crate::_documentation::numerics
 #[doc = include_str!("../docs/pytorch.md")]
 pub mod pytorch {}
 
+/// [`Evaluation`]: crate::Evaluation
+/// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
+/// [`Targets`]: crate::Targets
+/// [`evaluate_into`]: crate::MarginLoss::evaluate_into
+/// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
+/// [choosing]: crate::_documentation::choosing
 #[doc = include_str!("../docs/training.md")]
 ///
 /// # The whole program
@@ -23,8 +69,13 @@ pub mod pytorch {}
 /// ```
 pub mod training {}
 
+/// [`Margin`]: crate::Margin
 #[doc = include_str!("../docs/how-it-works.md")]
 pub mod how_it_works {}
 
+/// [`Error`]: crate::Error
+/// [`Error::NormTooSmall`]: crate::Error::NormTooSmall
+/// [`Error::ZeroNorm`]: crate::Error::ZeroNorm
+/// [`PastPi::LinearTail`]: crate::PastPi::LinearTail
 #[doc = include_str!("../docs/numerics.md")]
 pub mod numerics {}
