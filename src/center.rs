@@ -220,10 +220,14 @@ impl<A: Float> CenterTerm<A> {
             .map(|(x, &label)| {
                 let c = centers.row(label);
                 let pairs = x.iter().zip(c.iter());
-                let squares = pairs.map(|(x, c)| (x.widen() - c.widen()).powi(2));
+                // Halved before they are squared, so that in `f64` too half a square that is a number is found to be one.
+                let half_squares = pairs.map(|(x, c)| {
+                    let apart = x.widen() - c.widen();
+                    0.5 * apart * apart
+                });
                 let (mut x_copy, mut c_copy) = (Vec::new(), Vec::new());
                 let (x, c) = (contiguous(x, &mut x_copy), contiguous(c, &mut c_copy));
-                (factor * 0.5 * squares.sum::<f64>(), cosine(x, c))
+                (factor * half_squares.sum::<f64>(), cosine(x, c))
             })
             .unzip();
         let (loss, row_losses) = check::reduce::<A>(&coefficients, losses.iter().copied())?;
