@@ -189,7 +189,7 @@ impl Plan {
                 rows * self.segments * self.block_classes
             },
             block_shifts: if self.keeps {
-                self.rows * self.blocks()
+                self.rows.saturating_mul(self.blocks())
             } else {
                 0
             },
@@ -229,14 +229,17 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Numbers of the element type.
     pub(super) fn elements(&self) -> usize {
-        let others = self.features
-            + 4 * self.row_vectors
-            + self.inverse_norms
-            + 2 * self.row_segments
-            + self.accumulators
-            + self.block_shifts
-            + self.gradient_blocks;
-        others.saturating_add(self.exponentials)
+        let buffers = [
+            self.features,
+            4 * self.row_vectors,
+            self.inverse_norms,
+            2 * self.row_segments,
+            self.accumulators,
+            self.block_shifts,
+            self.gradient_blocks,
+            self.exponentials,
+        ];
+        buffers.into_iter().fold(0, usize::saturating_add)
     }
 
     fn bytes<A>(&self) -> usize {
