@@ -1,16 +1,18 @@
 //! Shapes that disagree, labels out of range, batches without rows, row weights below zero: the error that says why, by all
-//! three methods, and outputs that keep their bits. `bad_values.rs` has the numbers that are refused.
+//! four methods, and outputs that keep their bits. `bad_values.rs` has the numbers that are refused.
 
 mod support;
 
 use margin_losses::{
-    Argument, Error, Float, JointLoss, MarginLoss, Reduction, SoftmaxLoss, Targets,
+    ArcFace, Argument, Error, Evaluation, Float, JointLoss, MarginLoss, NormFace, Reduction,
+    SoftmaxLoss, Targets,
 };
 use ndarray::{Array1, Array2};
 use support::refusal::{
-    CLASSES, DIMENSION, ROWS, assert_refused, for_every_loss, good, weights_argument,
+    CLASSES, DIMENSION, ROWS, SOME_ROWS, assert_refused, fill_with_pattern, for_every_loss, good,
+    patterned, refused_alike, weights_argument,
 };
-use support::{Batch, Case, narrow};
+use support::{Batch, Case, Snapshot, narrow};
 
 fn shapes<A: Float>(case: &Case<'_, A>) {
     let refused = |batch: &Batch<A>, expected| {
@@ -141,7 +143,7 @@ fn an_empty_batch_has_a_sum_but_no_mean() {
 }
 
 fn labels<A: Float>(case: &Case<'_, A>) {
-    for row in [0, ROWS / 2, ROWS - 1] {
+    for row in SOME_ROWS {
         for label in [CLASSES, CLASSES + 1, u32::MAX as usize, usize::MAX] {
             let mut batch = good();
             batch.labels[row] = label;
@@ -161,7 +163,7 @@ fn labels_out_of_range() {
 }
 
 fn negative_row_weights<A: Float>(case: &Case<'_, A>) {
-    for row in [0, ROWS / 2, ROWS - 1] {
+    for row in SOME_ROWS {
         let batch = good();
         let mut row_weights = batch.row_weights.clone();
         row_weights[row] = narrow(-1e-30);
@@ -186,54 +188,131 @@ fn row_weights_are_negative_only_without_a_reduction() {
     for_every_loss(negative_row_weights, negative_row_weights);
 }
 
-#[test]
-fn a_bias_of_another_length() {
-    let batch = good::<f64>();
+fn biases<A: Float>() {
+    let batch = good::<A>();
     for found in [1, CLASSES - 1, CLASSES + 1] {
         let loss = SoftmaxLoss::with_bias(vec![0.5; found]).expect("finite");
-        let (x, w) = (batch.features.view(), batch.weights.view());
         let expected = Error::RowCount {
             argument: Argument::Bias,
             expected: CLASSES,
             found,
         };
-        let refused = loss.forward(x, w, &Targets::new(&batch.labels));
-        assert_eq!(refused, Err(expected));
+        let targets = Targets::new(&batch.labels);
+        assert_eq!(refused_alike("bias", &loss, &batch, &targets), expected);
+        let joint = JointLoss::new(loss, batch.centers.view(), 0.5).expect("in range");
+        assert_eq!(refused_alike("joint", &joint, &batch, &targets), expected);
     }
     assert_eq!(SoftmaxLoss::with_bias(Vec::new()), Err(Error::NoClasses));
 }
 
-/// Where the centers of a joint loss are refused, by its constructor or by its evaluation, is left open.
 #[test]
-fn the_centers_of_a_joint_loss() {
-    let batch = good::<f64>();
-    let refusal = |centers: &Array2<f64>| {
-        let joint = JointLoss::new(SoftmaxLoss::new(), centers.view(), 0.5)?;
-        let targets = Targets::new(&batch.labels);
-        joint.forward(batch.features.view(), batch.weights.view(), &targets)
-    };
+fn a_bias_of_another_length() {
+    biases::<f32>();
+    biases::<f64>();
+}
+
+fn joint_centers<A: Float>() {
+    let classifiers: [Box<dyn MarginLoss<A>>; 4] = [
+        Box::new(SoftmaxLoss::new()),
+        Box::new(SoftmaxLoss::with_bias(vec![0.5; CLASSES]).expect("finite")),
+        Box::new(NormFace::learned(4.0).expect("in range")),
+        Box::new(ArcFace::default()),
+    ];
+    let batch = good::<A>();
     let argument = Argument::Centers;
-    for found in [CLASSES - 1, CLASSES + 1] {
-        let expected = Error::RowCount {
-            argument,
-            expected: CLASSES,
-            found,
+    for mut classifier in classifiers {
+        let mut refused = |centers: &Array2<A>, expected: Error| {
+            let joint = JointLoss::new(&mut classifier, centers.view(), 0.5).expect("in range");
+            let found = refused_alike("joint", &joint, &batch, &Targets::new(&batch.labels));
+            assert_eq!(found, expected, "{joint:?}");
         };
-        assert_eq!(refusal(&Array2::zeros((found, DIMENSION))), Err(expected));
-    }
-    for found in [DIMENSION - 1, DIMENSION + 1] {
-        let expected = Error::Dimension {
-            argument,
-            expected: DIMENSION,
-            found,
-        };
-        assert_eq!(refusal(&Array2::zeros((CLASSES, found))), Err(expected));
-    }
-    for poison in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        for row in 0..CLASSES {
-            let mut centers = batch.centers.clone();
-            centers[[row, 1]] = poison;
-            assert_eq!(refusal(&centers), Err(Error::NonFinite { argument, row }));
+        for found in [0, CLASSES - 1, CLASSES + 1] {
+            let expected = CLASSES;
+            refused(
+                &Array2::zeros((found, DIMENSION)),
+                Error::RowCount {
+                    argument,
+                    expected,
+                    found,
+                },
+            );
+        }
+        for found in [0, DIMENSION - 1, DIMENSION + 1] {
+            let expected = DIMENSION;
+            refused(
+                &Array2::zeros((CLASSES, found)),
+                Error::Dimension {
+                    argument,
+                    expected,
+                    found,
+                },
+            );
+        }
+        for poison in [A::nan(), A::infinity(), A::neg_infinity()] {
+            for row in 0..CLASSES {
+                for column in 0..DIMENSION {
+                    let mut centers = batch.centers.clone();
+                    centers[[row, column]] = poison;
+                    refused(&centers, Error::NonFinite { argument, row });
+                }
+            }
         }
     }
+}
+
+#[test]
+fn the_centers_of_a_joint_loss() {
+    joint_centers::<f32>();
+    joint_centers::<f64>();
+}
+
+/// Less memory than the smallest plan needs.
+fn too_little_memory<A: Float>(case: &Case<'_, A>) {
+    let batch = good::<A>();
+    let targets = Targets::new(&batch.labels);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let uses = case.loss.evaluate(x, w, &targets).expect("a good batch");
+    if uses.scratch_bytes() == 0 {
+        assert_eq!(case.name, "center", "the one loss without working memory");
+        return;
+    }
+    for limit in [0, 1, 64] {
+        let mut evaluation = Evaluation::with_scratch_limit(limit);
+        fill_with_pattern(&mut evaluation);
+        let mut weights = batch.weights.clone();
+        let refusals = [
+            case.loss.evaluate_into(x, w, &targets, &mut evaluation),
+            case.loss.evaluate_streamed(
+                x,
+                weights.view_mut(),
+                &targets,
+                &mut evaluation,
+                &mut |_| panic!("nothing may be handed out"),
+            ),
+        ];
+        for refusal in refusals {
+            match refusal {
+                Err(Error::ScratchLimit {
+                    limit: said,
+                    needed,
+                }) => {
+                    assert_eq!(said, limit);
+                    assert!(needed > limit);
+                }
+                other => panic!("{}: {other:?}", case.name),
+            }
+        }
+        assert_eq!(
+            Snapshot::of(&evaluation),
+            Snapshot::of(&patterned::<A>()),
+            "{}",
+            case.name
+        );
+        assert_eq!(weights, batch.weights, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_scratch_limit_that_is_too_low() {
+    for_every_loss(too_little_memory, too_little_memory);
 }

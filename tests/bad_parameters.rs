@@ -6,11 +6,12 @@ use core::f64::consts::PI;
 use core::fmt::Debug;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, Angle, ArcFace, Argument, CombinedMargin, CosFace, Error, JointLoss,
-    Margin, MarginLoss, MarginSoftmax, NormFace, SoftmaxLoss, TargetLogit, Targets,
+    ASoftmax, AmSoftmax, Angle, ArcFace, Argument, CombinedMargin, CosFace, Error, Float,
+    JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace, SoftmaxLoss, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
-use support::{Squared, every_loss};
+use support::refusal::{ROWS, SOME_ROWS, good, refused_alike};
+use support::{Squared, every_loss, narrow};
 
 const NOT_FINITE: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 
@@ -168,11 +169,7 @@ impl Margin for Poisoned {
     }
 }
 
-#[test]
-fn a_margin_that_is_not_finite_is_named_with_its_row_and_angle() {
-    let features = array![[2.0, 0.1], [0.0, 3.0], [1.0, 0.0]];
-    let weights = array![[1.0, 0.0], [0.0, -1.0]];
-    let targets = Targets::new(&[0, 0, 0]);
+fn a_bad_margin<A: Float>() {
     for (value, slope) in [
         (f64::NAN, 0.0),
         (f64::INFINITY, 0.0),
@@ -180,13 +177,32 @@ fn a_margin_that_is_not_finite_is_named_with_its_row_and_angle() {
         (0.0, f64::NEG_INFINITY),
     ] {
         let loss = MarginSoftmax::new(Poisoned { value, slope }, 8.0).expect("in range");
-        match loss.evaluate(features.view(), weights.view(), &targets) {
-            Err(Error::MarginNotFinite { row: 1, angle }) => {
-                assert!((angle - PI / 2.0).abs() < 1e-15, "{angle}");
+        for bad in SOME_ROWS {
+            // The features of class 0 lie near it, but for one at right angles.
+            let mut batch = good::<A>();
+            batch.labels = vec![0; ROWS];
+            batch.weights.row_mut(0).fill(A::zero());
+            batch.weights[[0, 0]] = A::one();
+            batch.features.fill(A::zero());
+            batch.features.column_mut(0).fill(narrow(2.0));
+            batch.features.row_mut(bad).fill(A::zero());
+            batch.features[[bad, 1]] = narrow(3.0);
+            let targets = Targets::new(&batch.labels);
+            match refused_alike("margin", &loss, &batch, &targets) {
+                Error::MarginNotFinite { row, angle } => {
+                    assert_eq!(row, bad);
+                    assert!((angle - PI / 2.0).abs() < 1e-15, "{angle}");
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_margin_that_is_not_finite_is_named_with_its_row_and_angle() {
+    a_bad_margin::<f32>();
+    a_bad_margin::<f64>();
 }
 
 #[test]

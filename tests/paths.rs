@@ -1,11 +1,9 @@
-//! One evaluation, many ways: every scratch limit, every number of threads, every layout, streamed or whole.
+//! One evaluation, many ways: every scratch limit, every number of threads, streamed or whole. `layouts.rs` has the layouts.
 
 mod support;
 
-use margin_losses::{
-    ArcFace, Argument, ClassBlock, Error, Evaluation, Float, MarginLoss, SoftmaxLoss, Targets,
-};
-use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
+use margin_losses::{ArcFace, Argument, ClassBlock, Error, Evaluation, Float, MarginLoss, Targets};
+use ndarray::{Array2, Zip, s};
 use support::{Batch, Snapshot, assert_close, every_loss, narrow, widen};
 
 /// Two tiles of rows, several blocks of classes, and neither divides evenly.
@@ -198,89 +196,6 @@ fn threads<A: Float>() {
 fn any_number_of_threads_gives_the_same_bits() {
     threads::<f32>();
     threads::<f64>();
-}
-
-/// A name, a buffer, and how the values are seen in it.
-type Layout<A> = (&'static str, Array2<A>, fn(&Array2<A>) -> ArrayView2<'_, A>);
-
-/// `values`, seen through other layouts over buffers whose other cells are NaN.
-fn layouts<A: Float>(values: &Array2<A>) -> Vec<Layout<A>> {
-    let (rows, columns) = values.dim();
-    let mut stepped = Array2::from_elem((2 * rows, 3 * columns), A::nan());
-    stepped.slice_mut(s![..;2, ..;3]).assign(values);
-    let mut offset = Array2::from_elem((rows + 3, columns + 5), A::nan());
-    offset
-        .slice_mut(s![2..rows + 2, 4..columns + 4])
-        .assign(values);
-    let reversed_rows = values.slice(s![..;-1, ..]).to_owned();
-    let reversed_columns = values.slice(s![.., ..;-1]).to_owned();
-    vec![
-        (
-            "transposed",
-            values.t().as_standard_layout().to_owned(),
-            |array| array.t(),
-        ),
-        ("stepped", stepped, |array| array.slice(s![..;2, ..;3])),
-        ("offset", offset, |array| {
-            let (rows, columns) = array.dim();
-            array.slice(s![2..rows - 1, 4..columns - 1])
-        }),
-        ("reversed rows", reversed_rows, |array| {
-            array.slice(s![..;-1, ..])
-        }),
-        ("reversed columns", reversed_columns, |array| {
-            array.slice(s![.., ..;-1])
-        }),
-    ]
-}
-
-fn any_layout<A: Float>() {
-    let batch = large::<A>();
-    let targets = Targets::new(&batch.labels);
-    for case in every_loss(batch.centers.view()) {
-        let (x, w) = (batch.features.view(), batch.weights.view());
-        let plain = case.loss.evaluate(x, w, &targets).expect("a good batch");
-        let plain = Snapshot::of(&plain);
-        for ((name, x, see_x), (_, w, see_w)) in layouts(&batch.features)
-            .iter()
-            .zip(&layouts(&batch.weights))
-        {
-            let found = case
-                .loss
-                .evaluate(see_x(x), see_w(w), &targets)
-                .expect("a good batch");
-            assert_eq!(Snapshot::of(&found), plain, "{}, {name}", case.name);
-        }
-    }
-}
-
-#[test]
-fn any_layout_gives_the_same_bits() {
-    any_layout::<f32>();
-    any_layout::<f64>();
-}
-
-#[test]
-fn broadcast_rows_are_rows() {
-    let batch = large::<f64>();
-    let row: Array1<f64> = batch.features.row(0).to_owned();
-    let same = row.broadcast((300, 19)).expect("the shape of the features");
-    let targets = Targets::new(&batch.labels);
-    let (loss, w) = (SoftmaxLoss::new(), batch.weights.view());
-    let broadcast = loss.evaluate(same, w, &targets).expect("a good batch");
-    let copied = loss
-        .evaluate(same.to_owned().view(), w, &targets)
-        .expect("a good batch");
-    assert_eq!(Snapshot::of(&broadcast), Snapshot::of(&copied));
-    // One class, seen 1,237 times: every row has the loss ln C.
-    let class = batch.weights.index_axis(Axis(0), 0);
-    let classes = class
-        .broadcast((1_237, 19))
-        .expect("the shape of the weights");
-    let uniform: Evaluation<f64> = loss
-        .evaluate(batch.features.view(), classes, &targets)
-        .expect("a good batch");
-    assert_close("L", &[uniform.loss()], &[1_237_f64.ln()], 1e-14);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod batch;
 mod compare;
 mod differences;
+pub(crate) mod layouts;
 mod losses;
 mod oracle;
 pub(crate) mod refusal;
