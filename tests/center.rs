@@ -320,3 +320,33 @@ fn a_step_without_rows_moves_nothing() {
     };
     assert_eq!(bits(&stepped(&batch, 1.0)), bits(&batch.centers));
 }
+
+/// A center that is further from a row than any number tells, and one that is not.
+#[test]
+fn a_center_that_would_overflow() {
+    for row in [0, 2, 4] {
+        let mut batch = Batch::<f64>::random(120, 5, 4, 3);
+        let class = batch.labels[row];
+        batch.features[[row, 1]] = 1.5e308;
+        batch.centers[[class, 1]] = -1.5e308;
+        let mut centers = batch.centers.clone();
+        let refused = CenterLoss::update_centers(
+            centers.view_mut(),
+            batch.features.view(),
+            &batch.labels,
+            0.5,
+        );
+        let expected = Error::Overflow {
+            quantity: "center",
+            argument: Argument::Centers,
+            row: class,
+        };
+        assert_eq!(refused, Err(expected));
+        assert_eq!(bits(&centers), bits(&batch.centers));
+    }
+    let mut batch = Batch::<f32>::random(120, 1, 4, 3);
+    batch.features[[0, 1]] = f32::MAX;
+    batch.centers[[batch.labels[0], 1]] = -f32::MAX;
+    let found = stepped(&batch, 1.0);
+    assert_eq!(found[[batch.labels[0], 1]], 0.0);
+}
