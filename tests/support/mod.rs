@@ -12,11 +12,13 @@ pub(crate) mod layouts;
 mod losses;
 mod oracle;
 pub(crate) mod refusal;
+mod spec;
 
 pub(crate) use batch::{Batch, SplitMix, narrow, widen, widened};
 pub(crate) use compare::{
     Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
 };
 pub(crate) use differences::{Derivative, check_gradient, derivative};
-pub(crate) use losses::{Case, Squared, every_loss, weights_may_be_zero};
-pub(crate) use oracle::{Formula, Layer, Truth, truth};
+pub(crate) use losses::{Case, every_loss, every_spec, weights_may_be_zero};
+pub(crate) use oracle::{Formula, Layer, Scaled, Sum, TargetAngle, Truth, times_two_to, truth};
+pub(crate) use spec::{Spec, Squared};

@@ -1,12 +1,14 @@
 //! A dense `f64` evaluation of every loss: one pair of row and class after the other, compensated sums, no blocks.
 //!
 //! It is written from the formulas, with the derivative of every logit spelled out, and knows nothing of how the crate
-//! computes. `tests/controls.rs` checks it against central differences of itself.
+//! computes: the crate finds an angle from chords, this from the area of the parallelogram, Σ (xⱼwₖ − xₖwⱼ)², which takes
+//! d² steps and has all its digits at any angle. `tests/controls.rs` checks it against central differences of itself,
+//! `tests/oracle_table.rs` against a table of 50 digits.
 
 use core::fmt;
 
 use margin_losses::Reduction;
-use ndarray::{Array1, Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1};
 
 use super::Batch;
 
@@ -35,6 +37,10 @@ pub(crate) struct Formula {
     pub(crate) centers: Option<(f64, Option<Array2<f64>>)>,
     /// The angles in (0, π) at which ψ is not smooth.
     pub(crate) breakpoints: Vec<f64>,
+    /// Whether ψ jumps at them.
+    pub(crate) jumps: bool,
+    /// The most that |dψ/dθ| can be; its square bounds |d²ψ/dθ²|.
+    pub(crate) steepest: f64,
 }
 
 impl fmt::Debug for Formula {
@@ -60,25 +66,29 @@ pub(crate) struct Truth {
     /// zᵢⱼ, and ∂L/∂zᵢⱼ.
     pub(crate) logits: Array2<f64>,
     pub(crate) coefficients: Array2<f64>,
+    /// Each row's angle to its target, of zero length if a vector is zero.
+    pub(crate) angles: Vec<TargetAngle>,
 }
 
-/// A logit and its derivatives.
-struct Logit {
-    value: f64,
-    plain: f64,
-    by_feature: Array1<f64>,
-    by_weight: Array1<f64>,
+/// What is known of the angle between a feature and the weight of its class.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TargetAngle {
+    pub(crate) radians: f64,
+    pub(crate) sine: f64,
+    /// ψ and dψ/dθ there; those of cosθ if the loss has no margin.
+    pub(crate) psi: f64,
+    pub(crate) slope: f64,
 }
 
 /// A sum that carries the rounding error of its terms along (Neumaier).
-#[derive(Clone, Copy, Default)]
-struct Sum {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
     total: f64,
     lost: f64,
 }
 
 impl Sum {
-    fn add(&mut self, term: f64) {
+    pub(crate) fn add(&mut self, term: f64) {
         let total = self.total + term;
         self.lost += if self.total.abs() >= term.abs() {
             (self.total - total) + term
@@ -88,98 +98,150 @@ impl Sum {
         self.total = total;
     }
 
-    fn value(self) -> f64 {
-        self.total + self.lost
+    /// Adds a product, with the rounding error of the product.
+    pub(crate) fn add_product(&mut self, a: f64, b: f64) {
+        let product = a * b;
+        self.add(product);
+        let lost = a.mul_add(b, -product);
+        // A product that is not finite, or so small that its error is below all numbers, has none to speak of.
+        if lost.is_finite() {
+            self.lost += lost;
+        }
+    }
+
+    pub(crate) fn value(self) -> f64 {
+        let value = self.total + self.lost;
+        // Infinity and its own negative, which is what its rounding error comes to.
+        if value.is_nan() { self.total } else { value }
     }
 }
 
-fn dot(a: ArrayView1<'_, f64>, b: ArrayView1<'_, f64>) -> f64 {
+fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sum = Sum::default();
     for (&p, &q) in a.iter().zip(b) {
-        let product = p * q;
-        sum.add(product);
-        sum.add(p.mul_add(q, -product));
+        sum.add_product(p, q);
     }
     sum.value()
 }
 
-fn norm(a: ArrayView1<'_, f64>) -> f64 {
-    dot(a, a).sqrt()
+/// `x · 2^power`, for any power that makes sense.
+pub(crate) fn times_two_to(x: f64, power: i32) -> f64 {
+    let (mut x, mut left) = (x, power);
+    while left != 0 {
+        let step = left.clamp(-1000, 1000);
+        x *= 2.0_f64.powi(step);
+        left -= step;
+    }
+    x
 }
 
-fn cosine(x: ArrayView1<'_, f64>, w: ArrayView1<'_, f64>) -> f64 {
-    let lengths = norm(x) * norm(w);
-    if lengths == 0.0 {
-        0.0
+/// ⌊log₂ x⌋ of the largest magnitude; 0 if all are zero.
+fn largest_power(entries: &[f64]) -> i32 {
+    let largest = entries.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        return 0;
+    }
+    let (scaled, offset) = if largest < 1e-300 {
+        (largest * 2.0_f64.powi(100), 100)
     } else {
-        dot(x, w) / lengths
-    }
+        (largest, 0)
+    };
+    ((scaled.to_bits() >> 52) as i32 & 0x7ff) - 1023 - offset
 }
 
-fn logit(
-    formula: &Formula,
-    x: ArrayView1<'_, f64>,
-    w: ArrayView1<'_, f64>,
-    class: usize,
-    is_target: bool,
-) -> Logit {
-    let (scale, free) = match &formula.layer {
-        Layer::Linear { bias } => {
-            let value = dot(x, w) + bias.get(class).copied().unwrap_or(0.0);
-            return Logit {
-                value,
-                plain: value,
-                by_feature: w.to_owned(),
-                by_weight: x.to_owned(),
-            };
+/// A vector as 2^power times one whose largest entry is in [1, 2), which is exact, and the norm of the latter.
+#[derive(Clone, Debug)]
+pub(crate) struct Scaled {
+    entries: Vec<f64>,
+    power: i32,
+    norm: f64,
+}
+
+impl Scaled {
+    pub(crate) fn of(vector: ArrayView1<'_, f64>) -> Self {
+        let mut entries = vector.to_vec();
+        let power = largest_power(&entries);
+        for entry in &mut entries {
+            *entry = times_two_to(*entry, -power);
         }
-        Layer::FreeNorm => (1.0, true),
-        Layer::UnitNorm { scale, .. } => (*scale, false),
-        Layer::Nothing => (0.0, true),
-    };
-    let (x_length, w_length) = (norm(x), norm(w));
-    let w_hat = w.to_owned() / w_length;
-    if x_length == 0.0 {
-        // Only z = ŵ·x is defined here, and it is linear.
-        assert!(
-            free && formula.target.is_none(),
-            "a zero feature has no angle"
-        );
-        return Logit {
-            value: 0.0,
-            plain: 0.0,
-            by_feature: w_hat * scale,
-            by_weight: Array1::zeros(w.len()),
-        };
+        let norm = dot(&entries, &entries).sqrt();
+        Self {
+            entries,
+            power,
+            norm,
+        }
     }
-    let x_hat = x.to_owned() / x_length;
-    let c = cosine(x, w);
-    let chord = norm((&x_hat - &w_hat).view());
-    let opposite = norm((&x_hat + &w_hat).view());
-    let angle = 2.0 * chord.atan2(opposite);
-    let sine = chord * opposite / 2.0;
-    // ψ, and the vectors −dψ/dθ · u with u = ∂θ-wards unit tangents: for ψ = cosθ, sinθ·u = ŵ − cosθ x̂.
-    let (psi, turn) = match &formula.target {
-        Some(psi) if is_target => {
-            let (value, slope) = psi(angle);
-            (value, if sine == 0.0 { 0.0 } else { -slope / sine })
+
+    fn is_zero(&self) -> bool {
+        self.norm == 0.0
+    }
+
+    /// The norm; 0 or infinity where it leaves the range.
+    pub(crate) fn length(&self) -> f64 {
+        times_two_to(self.norm, self.power)
+    }
+
+    /// `factor / norm`.
+    fn over_length(&self, factor: f64) -> f64 {
+        times_two_to(factor / self.norm, -self.power)
+    }
+
+    fn unit(&self, k: usize) -> f64 {
+        self.entries[k] / self.norm
+    }
+
+    pub(crate) fn cosine(&self, other: &Self) -> f64 {
+        if self.is_zero() || other.is_zero() {
+            0.0
+        } else {
+            dot(&self.entries, &other.entries) / (self.norm * other.norm)
         }
-        _ => (c, 1.0),
-    };
-    let length = if free { x_length } else { 1.0 };
-    let radial = if free { psi } else { 0.0 };
-    let across_x = &w_hat - &(&x_hat * c);
-    let across_w = &x_hat - &(&w_hat * c);
-    Logit {
-        value: scale * length * psi,
-        plain: scale * length * c,
-        by_feature: (across_x * (turn * length / x_length) + x_hat * radial) * scale,
-        by_weight: across_w * (scale * length * turn / w_length),
+    }
+
+    /// The angle, its sine, and the unit tangents at each vector towards the other; zero if they are parallel.
+    pub(crate) fn angle_to(&self, other: &Self) -> (f64, f64, [Vec<f64>; 2]) {
+        let (x, w) = (&self.entries, &other.entries);
+        let dimension = x.len();
+        // xⱼ wₖ − xₖ wⱼ, each to the last digit.
+        let minor = |j: usize, k: usize| {
+            let product = x[k] * w[j];
+            x[j].mul_add(w[k], -product) - x[k].mul_add(w[j], -product)
+        };
+        let mut minors: Vec<f64> = (0..dimension * dimension)
+            .map(|index| minor(index / dimension, index % dimension))
+            .collect();
+        let power = largest_power(&minors);
+        for entry in &mut minors {
+            *entry = times_two_to(*entry, -power);
+        }
+        // Each pair of axes is in there twice.
+        let area = (dot(&minors, &minors) / 2.0).sqrt();
+        if area == 0.0 {
+            let angle = 0.0_f64.atan2(dot(x, w));
+            return (angle, 0.0, [vec![0.0; dimension], vec![0.0; dimension]]);
+        }
+        // |x|² w − (x·w) x, whose entry k is Σ xⱼ (xⱼ wₖ − xₖ wⱼ); and with x and w exchanged.
+        let tangent = |row: &[f64], norm: f64, sign: f64| -> Vec<f64> {
+            (0..dimension)
+                .map(|k| {
+                    let mut sum = Sum::default();
+                    for j in 0..dimension {
+                        sum.add_product(row[j], minors[j * dimension + k]);
+                    }
+                    sign * sum.value() / (norm * area)
+                })
+                .collect()
+        };
+        let lengths = self.norm * other.norm;
+        let sine = times_two_to(area / lengths, power);
+        let angle = times_two_to(area, power).atan2(dot(x, w));
+        let tangents = [tangent(x, self.norm, 1.0), tangent(w, other.norm, -1.0)];
+        (angle, sine, tangents)
     }
 }
 
 /// The loss of one row, and softmax minus one-hot, without cancellation where the target leads.
-fn cross_entropy(logits: ArrayView1<'_, f64>, label: usize) -> (f64, Array1<f64>) {
+fn cross_entropy(logits: ArrayView1<'_, f64>, label: usize) -> (f64, Vec<f64>) {
     let top = logits.fold(f64::NEG_INFINITY, |m, &z| m.max(z));
     let mut others = Sum::default();
     for (class, z) in logits.indexed_iter() {
@@ -193,9 +255,26 @@ fn cross_entropy(logits: ArrayView1<'_, f64>, label: usize) -> (f64, Array1<f64>
     } else {
         (top - logits[label]) + (others + own).ln()
     };
-    let mut gradient = logits.mapv(|z| (z - top).exp() / (others + own));
+    let mut gradient: Vec<f64> = (logits.iter())
+        .map(|z| (z - top).exp() / (others + own))
+        .collect();
     gradient[label] = -others / (others + own);
     (loss, gradient)
+}
+
+/// Gradients, as the sums that they are.
+struct Gradients {
+    features: Array2<Sum>,
+    weights: Array2<Sum>,
+    centers: Array2<Sum>,
+    learnables: Vec<Sum>,
+}
+
+/// The rows of the batch, scaled.
+struct Rows<'a> {
+    batch: &'a Batch<f64>,
+    features: Vec<Scaled>,
+    weights: Vec<Scaled>,
 }
 
 /// Loss and gradients of `Σ upstreamᵢ ℓᵢ`, where upstream is the row weight, over N for the mean.
@@ -207,25 +286,39 @@ pub(crate) fn truth(
 ) -> Truth {
     let (rows, dimension) = batch.features.dim();
     let classes = batch.weights.nrows();
+    let learnables = match &formula.layer {
+        Layer::Linear { bias } => bias.len(),
+        Layer::UnitNorm { learned: true, .. } => 1,
+        _ => 0,
+    };
+    let centers = match &formula.centers {
+        Some((_, Some(centers))) => centers.dim(),
+        _ => (0, 0),
+    };
+    let mut gradients = Gradients {
+        features: Array2::default((rows, dimension)),
+        weights: Array2::default((classes, dimension)),
+        centers: Array2::default(centers),
+        learnables: vec![Sum::default(); learnables],
+    };
     let mut result = Truth {
         loss: 0.0,
         row_losses: vec![0.0; rows],
         target_logits: Vec::new(),
         target_cosines: Vec::new(),
         correct: Vec::new(),
-        grad_features: Array2::zeros((rows, dimension)),
-        grad_weights: Array2::zeros((classes, dimension)),
-        grad_learnables: match &formula.layer {
-            Layer::Linear { bias } => vec![0.0; bias.len()],
-            Layer::UnitNorm { learned: true, .. } => vec![0.0],
-            _ => Vec::new(),
-        },
-        grad_centers: Array2::zeros(match &formula.centers {
-            Some((_, Some(centers))) => centers.dim(),
-            _ => (0, 0),
-        }),
+        grad_features: Array2::zeros((0, 0)),
+        grad_weights: Array2::zeros((0, 0)),
+        grad_learnables: Vec::new(),
+        grad_centers: Array2::zeros((0, 0)),
         logits: Array2::zeros((rows, classes)),
         coefficients: Array2::zeros((rows, classes)),
+        angles: Vec::new(),
+    };
+    let scaled = Rows {
+        batch,
+        features: batch.features.outer_iter().map(Scaled::of).collect(),
+        weights: batch.weights.outer_iter().map(Scaled::of).collect(),
     };
     let mut loss = Sum::default();
     for (row, x) in batch.features.outer_iter().enumerate() {
@@ -239,61 +332,139 @@ pub(crate) fn truth(
             Reduction::Mean => weight / rows as f64,
             Reduction::Sum | Reduction::None => weight,
         };
-        result
-            .target_cosines
-            .push(cosine(x, batch.weights.row(label)));
-        if !matches!(formula.layer, Layer::Nothing) {
-            classify(formula, batch, row, upstream, &mut result);
+        if matches!(formula.layer, Layer::Nothing) {
+            let cosine = scaled.features[row].cosine(&scaled.weights[label]);
+            result.target_cosines.push(cosine);
+        } else {
+            classify(formula, &scaled, row, upstream, &mut result, &mut gradients);
         }
         if let Some((lambda, centers)) = &formula.centers {
             let center = centers.as_ref().unwrap_or(&batch.weights).row(label);
             let apart = &x - &center;
-            result.row_losses[row] += lambda / 2.0 * dot(apart.view(), apart.view());
-            let pull = apart * (lambda * upstream);
-            let mut to_feature = result.grad_features.row_mut(row);
-            to_feature += &pull;
+            let square = dot(
+                apart.as_slice().expect("fresh"),
+                apart.as_slice().expect("fresh"),
+            );
+            result.row_losses[row] += lambda / 2.0 * square;
             let to_centers = match centers {
-                Some(_) => &mut result.grad_centers,
-                None => &mut result.grad_weights,
+                Some(_) => &mut gradients.centers,
+                None => &mut gradients.weights,
             };
-            let mut to_center = to_centers.row_mut(label);
-            to_center -= &pull;
+            for (k, &apart) in apart.iter().enumerate() {
+                let pull = lambda * upstream * apart;
+                gradients.features[[row, k]].add(pull);
+                to_centers[[label, k]].add(-pull);
+            }
         }
-        loss.add(upstream * result.row_losses[row]);
+        loss.add_product(upstream, result.row_losses[row]);
     }
     result.loss = loss.value();
+    result.grad_features = gradients.features.mapv(Sum::value);
+    result.grad_weights = gradients.weights.mapv(Sum::value);
+    result.grad_centers = gradients.centers.mapv(Sum::value);
+    result.grad_learnables = gradients.learnables.into_iter().map(Sum::value).collect();
     result
 }
 
-fn classify(formula: &Formula, batch: &Batch<f64>, row: usize, upstream: f64, result: &mut Truth) {
-    let (x, label) = (batch.features.row(row), batch.labels[row]);
-    let logits: Vec<Logit> = (batch.weights.outer_iter().enumerate())
-        .map(|(class, w)| logit(formula, x, w, class, class == label))
+/// One row's softmax: its logits, its loss, and what it adds to the gradients.
+fn classify(
+    formula: &Formula,
+    rows: &Rows<'_>,
+    row: usize,
+    upstream: f64,
+    result: &mut Truth,
+    gradients: &mut Gradients,
+) {
+    let label = rows.batch.labels[row];
+    let (x, dimension) = (&rows.features[row], rows.batch.features.ncols());
+    let (scale, free) = match &formula.layer {
+        Layer::UnitNorm { scale, .. } => (*scale, false),
+        _ => (1.0, true),
+    };
+    let length = if free { x.length() } else { 1.0 };
+    let linear = |class: usize, w: &Scaled| match &formula.layer {
+        Layer::Linear { bias } => Some(
+            times_two_to(dot(&x.entries, &w.entries), x.power + w.power)
+                + bias.get(class).copied().unwrap_or(0.0),
+        ),
+        _ => None,
+    };
+
+    let cosines: Vec<f64> = rows.weights.iter().map(|w| x.cosine(w)).collect();
+    let plain: Vec<f64> = (rows.weights.iter().enumerate())
+        .map(|(class, w)| linear(class, w).unwrap_or(scale * length * cosines[class]))
         .collect();
-    result.target_logits.push(logits[label].value);
-    let beats = |(class, z): (usize, &Logit)| class == label || logits[label].plain > z.plain;
-    result.correct.push(logits.iter().enumerate().all(beats));
-    for (class, z) in logits.iter().enumerate() {
-        result.logits[[row, class]] = z.value;
+    let (radians, sine, [at_x, at_w]) = x.angle_to(&rows.weights[label]);
+    let no_angle = x.is_zero() || rows.weights[label].is_zero();
+    let (psi, slope) = match &formula.target {
+        Some(_) if no_angle => panic!("a zero vector has no angle"),
+        Some(psi) => psi(radians),
+        None => (cosines[label], -sine),
+    };
+    let target = if formula.target.is_some() {
+        scale * length * psi
+    } else {
+        plain[label]
+    };
+    result.target_cosines.push(cosines[label]);
+    result.angles.push(TargetAngle {
+        radians,
+        sine,
+        psi,
+        slope,
+    });
+    result.target_logits.push(target);
+    let beats = |class: usize| class == label || plain[label] > plain[class];
+    result.correct.push((0..plain.len()).all(beats));
+    for (class, &z) in plain.iter().enumerate() {
+        result.logits[[row, class]] = if class == label { target } else { z };
     }
+
     let (loss, gradient) = cross_entropy(result.logits.row(row), label);
     result.row_losses[row] = loss;
-    for (class, z) in logits.iter().enumerate() {
+    for (class, w) in rows.weights.iter().enumerate() {
         let coefficient = upstream * gradient[class];
         result.coefficients[[row, class]] = coefficient;
-        let mut to_feature = result.grad_features.row_mut(row);
-        to_feature.scaled_add(coefficient, &z.by_feature);
-        let mut to_weight = result.grad_weights.row_mut(class);
-        to_weight.scaled_add(coefficient, &z.by_weight);
+        for k in 0..dimension {
+            let to_feature = &mut gradients.features[[row, k]];
+            let to_weight = &mut gradients.weights[[class, k]];
+            if let Layer::Linear { .. } = &formula.layer {
+                to_feature.add_product(coefficient, rows.batch.weights[[class, k]]);
+                to_weight.add_product(coefficient, rows.batch.features[[row, k]]);
+                continue;
+            }
+            if x.is_zero() {
+                // z = ŵ·x, and ∂z/∂w is proportional to x.
+                to_feature.add_product(coefficient, w.unit(k));
+                continue;
+            }
+            // Across the feature and across the weight: the derivatives of cosθ, times the lengths of x and w. For a
+            // margin, dψ/dθ along the tangents; cosθ itself grows along them by sinθ.
+            let margin = class == label && formula.target.is_some();
+            let (across_x, across_w, radial) = if margin {
+                (-slope * at_x[k], -slope * at_w[k], psi)
+            } else {
+                let cosine = cosines[class];
+                (
+                    (-cosine).mul_add(x.unit(k), w.unit(k)),
+                    (-cosine).mul_add(w.unit(k), x.unit(k)),
+                    cosine,
+                )
+            };
+            if free {
+                to_feature.add_product(coefficient, radial.mul_add(x.unit(k), across_x));
+            } else {
+                to_feature.add(x.over_length(coefficient * scale * across_x));
+            }
+            to_weight.add(w.over_length(coefficient * scale * length * across_w));
+        }
         match &formula.layer {
             Layer::Linear { bias } if !bias.is_empty() => {
-                result.grad_learnables[class] += coefficient;
+                gradients.learnables[class].add(coefficient);
             }
-            Layer::UnitNorm {
-                scale,
-                learned: true,
-            } => {
-                result.grad_learnables[0] += coefficient * z.value / scale;
+            Layer::UnitNorm { learned: true, .. } => {
+                let z = if class == label { psi } else { cosines[class] };
+                gradients.learnables[0].add_product(coefficient, z);
             }
             _ => {}
         }
