@@ -12,7 +12,9 @@ use crate::parallel;
 
 use super::combine::Row;
 use super::forward::{Batch, Recompute};
-use super::rows::{Norm, contiguous, reduce, scale_by_power};
+use super::rows::{
+    Norm, binary_exponent, contiguous, powers_of_two, reduce, scale_by_power,
+};
 use super::scratch::Pieces;
 
 /// What the backward pass reads beside the [`Batch`].
@@ -120,9 +122,17 @@ impl<A: Float> WithSimd for Weigh<'_, A> {
             .chunks_exact(dim)
             .zip(self.out.chunks_exact_mut(dim));
         for ((feature, out), &factor) in rows.zip(self.factors) {
-            let factor = scale_by_power(factor, self.boost);
+            // In two steps, of which the first is no longer than the second: the factor with its boost may leave the range
+            // of `f64` where its product with a tiny feature does not.
+            let exponent = if factor == 0.0 {
+                0
+            } else {
+                binary_exponent(factor)
+            };
+            let [first, second] = powers_of_two(exponent + self.boost);
+            let first = scale_by_power(factor, -exponent) * first;
             for (out, feature) in out.iter_mut().zip(feature) {
-                *out = A::narrow(factor * feature.widen());
+                *out = A::narrow(feature.widen() * first * second);
             }
         }
     }

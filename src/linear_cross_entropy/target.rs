@@ -206,18 +206,22 @@ fn target<A: Float>(
                     angle: angle.radians(),
                 });
             }
-            // z = scale·ψ(θ), where the scale is ‖x‖ if the features keep their norm; ∂θ/∂x = −u/‖x‖.
-            let x_inverse = scale_by_power(1.0 / x_length, -x_power);
+            // z = scale·ψ(θ), where the scale is ‖x‖ if the features keep their norm; ∂θ/∂x = −u/‖x‖, and of ‖x‖/‖x‖ nothing is
+            // formed, for 1/‖x‖ may be infinite.
             let w_inverse = scale_by_power(1.0 / w_length, -w_power);
-            let (scale, radial) = match layer {
-                Layer::Cosine { scale } => (*scale, 0.0),
-                _ => (x_norm.value(), psi.value() / x_length),
+            let (scale, across, radial) = match layer {
+                Layer::Cosine { scale } => (
+                    *scale,
+                    scale * scale_by_power(1.0 / x_length, -x_power),
+                    0.0,
+                ),
+                _ => (x_norm.value(), 1.0, psi.value() / x_length),
             };
             logit = scale * psi.value();
             plain_logit = scale * angle.cos();
             by_x = Derivative {
                 x: radial,
-                tangent: -scale * psi.angle_slope() * x_inverse,
+                tangent: -across * psi.angle_slope(),
                 ..Derivative::default()
             };
             by_w = Derivative {
@@ -380,12 +384,19 @@ fn write<A: Float>(
     entries: &mut Vec<f64>,
     out: &mut [A],
 ) -> f64 {
-    let along_shorter = derivative.tangent * tangent.shorter;
-    let along_row = derivative.tangent * tangent.radial;
+    let mut along_shorter = derivative.tangent * tangent.shorter;
+    let mut along_row = derivative.tangent * tangent.radial;
+    // Short rows that are nearly parallel: 1/‖x‖ times 1/‖shorter‖ overflows, while the derivative need not.
+    let mut outside = 1.0;
+    if !(along_shorter.is_finite() && along_row.is_finite()) {
+        (along_shorter, along_row) = (tangent.shorter, tangent.radial);
+        outside = derivative.tangent;
+    }
     entries.resize(x.len(), 0.0);
     let rows = x.iter().zip(w).zip(shorter).zip(tangent_row);
     for (entry, (((&x, &w), &v), &r)) in entries.iter_mut().zip(rows) {
-        *entry = along_shorter * v - along_row * r + derivative.x * x + derivative.w * w;
+        let across = outside * (along_shorter * v - along_row * r);
+        *entry = across + derivative.x * x + derivative.w * w;
     }
     for (out, &entry) in out.iter_mut().zip(&*entries) {
         *out = A::narrow(entry);

@@ -61,6 +61,12 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether every number is.
+    pub(crate) fn is_finite(&self) -> bool {
+        let mut all = self.arrays.iter().flatten();
+        all.all(|&bits| f64::from_bits(bits).is_finite())
+    }
+
     pub(crate) fn of<A: Float>(evaluation: &Evaluation<A>) -> Self {
         let matrices = [
             &evaluation.grad_features,

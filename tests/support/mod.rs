@@ -8,17 +8,27 @@
 mod batch;
 mod compare;
 mod differences;
+mod judge;
+mod layout;
 pub(crate) mod layouts;
 mod losses;
 mod oracle;
 pub(crate) mod refusal;
+mod refusals;
 mod spec;
+mod tape;
+mod tolerance;
 
 pub(crate) use batch::{Batch, SplitMix, narrow, widen, widened};
 pub(crate) use compare::{
     Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
 };
 pub(crate) use differences::{Derivative, check_gradient, derivative};
+pub(crate) use judge::{Verdict, judge};
+pub(crate) use layout::{Laid, Layout, step};
 pub(crate) use losses::{Case, every_loss, every_spec, weights_may_be_zero};
 pub(crate) use oracle::{Formula, Layer, Scaled, Sum, TargetAngle, Truth, times_two_to, truth};
+pub(crate) use refusals::{may_overflow, refusals};
 pub(crate) use spec::{Spec, Squared};
+pub(crate) use tape::{Scenario, Tape, Wildness};
+pub(crate) use tolerance::{Allowed, allowed};

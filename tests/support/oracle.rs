@@ -149,6 +149,28 @@ fn largest_power(entries: &[f64]) -> i32 {
     ((scaled.to_bits() >> 52) as i32 & 0x7ff) - 1023 - offset
 }
 
+/// A number as 2^power times one in [1, 2), or 0.
+#[derive(Clone, Copy, Debug)]
+struct Power {
+    factor: f64,
+    power: i32,
+}
+
+impl Power {
+    fn of(x: f64) -> Self {
+        let power = largest_power(&[x]);
+        Self {
+            factor: times_two_to(x, -power),
+            power,
+        }
+    }
+
+    /// `self · x · 2^power`.
+    fn times(self, x: f64, power: i32) -> f64 {
+        times_two_to(self.factor * x, self.power + power)
+    }
+}
+
 /// A vector as 2^power times one whose largest entry is in [1, 2), which is exact, and the norm of the latter.
 #[derive(Clone, Debug)]
 pub(crate) struct Scaled {
@@ -179,6 +201,11 @@ impl Scaled {
     /// The norm; 0 or infinity where it leaves the range.
     pub(crate) fn length(&self) -> f64 {
         times_two_to(self.norm, self.power)
+    }
+
+    /// The norm's logarithm to base 2, finite unless the vector is zero.
+    pub(crate) fn log2_length(&self) -> f64 {
+        self.norm.log2() + f64::from(self.power)
     }
 
     /// `factor / norm`.
@@ -422,20 +449,24 @@ fn classify(
 
     let (loss, gradient) = cross_entropy(result.logits.row(row), label);
     result.row_losses[row] = loss;
+    // The upstream factor comes last: of what cancels, no part may overflow before it does. And powers of two are added
+    // up before they are applied, so that nothing underflows on the way.
+    let plain_upstream = upstream;
+    let upstream = Power::of(upstream);
+    let mut by_feature = vec![Sum::default(); dimension];
     for (class, w) in rows.weights.iter().enumerate() {
-        let coefficient = upstream * gradient[class];
-        result.coefficients[[row, class]] = coefficient;
-        for k in 0..dimension {
-            let to_feature = &mut gradients.features[[row, k]];
+        let share = gradient[class];
+        result.coefficients[[row, class]] = plain_upstream * share;
+        for (k, by_feature) in by_feature.iter_mut().enumerate() {
             let to_weight = &mut gradients.weights[[class, k]];
             if let Layer::Linear { .. } = &formula.layer {
-                to_feature.add_product(coefficient, rows.batch.weights[[class, k]]);
-                to_weight.add_product(coefficient, rows.batch.features[[row, k]]);
+                by_feature.add_product(share, rows.batch.weights[[class, k]]);
+                to_weight.add(upstream.times(share * x.entries[k], x.power));
                 continue;
             }
             if x.is_zero() {
                 // z = ŵ·x, and ∂z/∂w is proportional to x.
-                to_feature.add_product(coefficient, w.unit(k));
+                by_feature.add_product(share, w.unit(k));
                 continue;
             }
             // Across the feature and across the weight: the derivatives of cosθ, times the lengths of x and w. For a
@@ -452,21 +483,26 @@ fn classify(
                 )
             };
             if free {
-                to_feature.add_product(coefficient, radial.mul_add(x.unit(k), across_x));
+                by_feature.add_product(share, radial.mul_add(x.unit(k), across_x));
             } else {
-                to_feature.add(x.over_length(coefficient * scale * across_x));
+                by_feature.add(x.over_length(share * scale * across_x));
             }
-            to_weight.add(w.over_length(coefficient * scale * length * across_w));
+            let (x_norm, x_power) = if free { (x.norm, x.power) } else { (1.0, 0) };
+            let value = share * scale * across_w * (x_norm / w.norm);
+            to_weight.add(upstream.times(value, x_power - w.power));
         }
         match &formula.layer {
             Layer::Linear { bias } if !bias.is_empty() => {
-                gradients.learnables[class].add(coefficient);
+                gradients.learnables[class].add_product(plain_upstream, share);
             }
             Layer::UnitNorm { learned: true, .. } => {
                 let z = if class == label { psi } else { cosines[class] };
-                gradients.learnables[0].add_product(coefficient, z);
+                gradients.learnables[0].add(upstream.times(share * z, 0));
             }
             _ => {}
         }
+    }
+    for (k, by_feature) in by_feature.into_iter().enumerate() {
+        gradients.features[[row, k]].add(upstream.times(by_feature.value(), 0));
     }
 }
