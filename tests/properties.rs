@@ -1,35 +1,503 @@
+//! What holds for every batch, on thousands of batches that are ordinary, at the edges, or bad.
+//!
+//! `tests/support/tape.rs` makes the batches: uniform values mixed with numbers 1 to 64 ulps beside 0 and ±1, pairs almost
+//! parallel and antiparallel, rows of lengths 2^±60 and of both ends of the range, subnormal numbers, duplicate classes,
+//! more rows than classes, one class, one row. `PROPTEST_CASES=10000 cargo test --test properties` asks for more of them.
+
+#[path = "support/runner.rs"]
+mod runner;
 mod support;
-use support::{SplitMix, Tape, Wildness, judge};
-#[test]
-fn quick() {
-    let mut counts = std::collections::BTreeMap::new();
-    let from: u64 = std::env::var("FROM").map_or(0, |v| v.parse().unwrap());
-    for seed in from..from + 60000 {
-        let mut rng = SplitMix(seed);
-        let len = 10 + rng.below(300);
-        let bytes: Vec<u8> = (0..len).map(|_| rng.bits() as u8).collect();
-        let r = std::panic::catch_unwind(|| {
-            if seed % 2 == 0 {
-                format!("{:?}", judge(&Tape(&bytes).scenario::<f32>(Wildness::Bad)))
-            } else {
-                format!("{:?}", judge(&Tape(&bytes).scenario::<f64>(Wildness::Bad)))
-            }
-        });
-        match r {
-            Ok(v) => {
-                let k: String = v.chars().take_while(|c| *c != '{').collect();
-                *counts.entry(k).or_insert(0) += 1;
-            }
-            Err(_) => {
-                println!("SEED {seed}");
-                if seed % 2 == 0 {
-                    println!("{:?}", Tape(&bytes).scenario::<f32>(Wildness::Bad))
+
+use margin_losses::{CenterLoss, Evaluation, Float, MarginLoss, PastPi, Reduction, Targets};
+use ndarray::{Array2, Axis, concatenate};
+use runner::for_all;
+use support::{
+    Allowed, Batch, Case, Layer, Scenario, Spec, SplitMix, Tape, Truth, Verdict, Wildness, allowed,
+    judge, largest, narrow, truth, widen,
+};
+
+/// Checks that many scenarios of both element types, no wilder than said.
+macro_rules! property {
+    ($(#[$doc:meta])* $name:ident: $cases:literal, $wildest:ident, $check:ident) => {
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            for_all($cases, |bytes| {
+                let mut tape = Tape(&bytes[1..]);
+                if bytes[0] % 2 == 0 {
+                    $check(tape.scenario::<f32>(Wildness::$wildest), bytes);
                 } else {
-                    println!("{:?}", Tape(&bytes).scenario::<f64>(Wildness::Bad))
+                    $check(tape.scenario::<f64>(Wildness::$wildest), bytes);
                 }
-                *counts.entry("FAIL".into()).or_insert(0) += 1;
+            });
+        }
+    };
+}
+
+property! {
+    /// Every path, every layout, every scratch limit, against the oracle; or the refusal that is called for.
+    every_path_is_right_or_refuses: 6_000, Bad, right_or_refused
+}
+
+fn right_or_refused<A: Float>(scenario: Scenario<A>, _: &[u8]) {
+    judge(&scenario);
+}
+
+/// A batch that can be evaluated, its loss and formula, the truth and the bounds.
+struct Good<A> {
+    scenario: Scenario<A>,
+    truth: Truth,
+    bounds: Allowed,
+}
+
+impl<A: Float> Good<A> {
+    /// None if the batch is refused, or its target lies at a jump of its margin.
+    fn of(mut scenario: Scenario<A>) -> Option<Self> {
+        scenario.layouts = [support::Layout::RowMajor; 2];
+        scenario.scratch_limit = None;
+        if judge(&scenario) != Verdict::Close {
+            return None;
+        }
+        let exact = scenario.batch.widened();
+        let formula = scenario.spec.formula(scenario.batch.centers.view());
+        let (reduction, weighted) = (scenario.reduction, scenario.weighted);
+        let truth = truth(&formula, &exact, reduction, weighted);
+        let bounds = allowed::<A>(&formula, &exact, reduction, weighted, &truth);
+        Some(Self {
+            scenario,
+            truth,
+            bounds,
+        })
+    }
+
+    fn case(&self) -> Case<'_, A> {
+        let centers = self.scenario.batch.centers.view();
+        Case::of("the loss", &self.scenario.spec, centers).expect("in range")
+    }
+
+    fn evaluate(&self) -> Evaluation<A> {
+        let Scenario {
+            batch, reduction, ..
+        } = &self.scenario;
+        let weights = self.scenario.weighted.then_some(&batch.row_weights[..]);
+        evaluate(&*self.case().loss, batch, weights, *reduction).expect("judged to be good")
+    }
+}
+
+/// None if it is refused, which a batch made of good ones can be at the ends of the range only.
+fn evaluate<A: Float>(
+    loss: &dyn MarginLoss<A>,
+    batch: &Batch<A>,
+    row_weights: Option<&[A]>,
+    reduction: Reduction,
+) -> Option<Evaluation<A>> {
+    let mut targets = Targets::new(&batch.labels).with_reduction(reduction);
+    if let Some(row_weights) = row_weights {
+        targets = targets.with_row_weights(row_weights);
+    }
+    let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets);
+    found.ok()
+}
+
+fn wide<'a, A: Float>(values: impl IntoIterator<Item = &'a A>) -> Vec<f64> {
+    values.into_iter().map(|&v| widen(v)).collect()
+}
+
+/// Everything that is reduced over the rows, with its bounds.
+fn reduced<A: Float>(found: &Evaluation<A>) -> [Vec<f64>; 4] {
+    [
+        vec![widen(found.loss())],
+        wide(&found.grad_weights),
+        wide(&found.grad_learnables),
+        wide(&found.grad_centers),
+    ]
+}
+
+fn reduced_bounds(bounds: &Allowed) -> [Vec<f64>; 4] {
+    [
+        vec![bounds.loss],
+        wide(&bounds.grad_weights),
+        bounds.grad_learnables.clone(),
+        wide(&bounds.grad_centers),
+    ]
+}
+
+/// Entry by entry, within `times` the bounds.
+#[track_caller]
+fn assert_within(what: &str, found: &[f64], expected: &[f64], bounds: &[f64], times: f64) {
+    assert_eq!(
+        (found.len(), expected.len()),
+        (bounds.len(), bounds.len()),
+        "{what}"
+    );
+    for (k, ((found, expected), bound)) in found.iter().zip(expected).zip(bounds).enumerate() {
+        assert!(
+            (found - expected).abs() <= times * bound,
+            "{what}[{k}]: {found:e} is not {expected:e} within {times} times {bound:e}"
+        );
+    }
+}
+
+property! {
+    /// Another order of the classes, of their biases and of their centers is the same problem.
+    classes_may_be_renamed: 1_500, Ends, renamed
+}
+
+fn renamed<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
+    let Some(good) = Good::of(scenario) else {
+        return;
+    };
+    let found = good.evaluate();
+    let batch = &good.scenario.batch;
+    let mut order: Vec<usize> = (0..batch.weights.nrows()).collect();
+    let mut rng = SplitMix(bytes.len() as u64);
+    for k in (1..order.len()).rev() {
+        order.swap(k, rng.below(k + 1));
+    }
+    let place = |class: usize| {
+        order
+            .iter()
+            .position(|&c| c == class)
+            .expect("a permutation")
+    };
+    let mut other = good.scenario.clone();
+    other.batch.weights = batch.weights.select(Axis(0), &order);
+    other.batch.labels = batch.labels.iter().map(|&label| place(label)).collect();
+    if matches!(good.case().formula.centers, Some((_, Some(_)))) {
+        other.batch.centers = batch.centers.select(Axis(0), &order);
+    }
+    fn reorder(spec: &mut Spec, order: &[usize]) {
+        match spec {
+            Spec::Softmax { bias } if !bias.is_empty() => {
+                *bias = order.iter().map(|&class| bias[class]).collect();
             }
+            Spec::Joint { classifier, .. } => reorder(classifier, order),
+            _ => {}
         }
     }
-    println!("{counts:#?}");
+    reorder(&mut other.spec, &order);
+    let weights = other.weighted.then_some(&other.batch.row_weights[..]);
+    let loss = other
+        .spec
+        .loss(other.batch.centers.view())
+        .expect("in range");
+    let there = evaluate(&*loss, &other.batch, weights, other.reduction).expect("the same numbers");
+    let select = |matrix: &Array2<A>| -> Array2<f64> {
+        matrix
+            .select(Axis(0), &order[..order.len().min(matrix.nrows())])
+            .mapv(widen)
+    };
+    let bounds = &good.bounds;
+    let bounds_there = bounds.grad_weights.select(Axis(0), &order);
+    assert_within(
+        "L",
+        &[widen(there.loss())],
+        &[widen(found.loss())],
+        &[bounds.loss],
+        2.0,
+    );
+    assert_within(
+        "∂X",
+        &wide(&there.grad_features),
+        &wide(&found.grad_features),
+        &wide(&bounds.grad_features),
+        2.0,
+    );
+    assert_within(
+        "∂W",
+        &wide(&there.grad_weights),
+        &wide(&select(&found.grad_weights)),
+        &wide(&bounds_there),
+        2.0,
+    );
+}
+
+property! {
+    /// A larger margin never makes a row's loss smaller.
+    losses_grow_with_the_margin: 2_000, Lengths, monotonic
+}
+
+fn monotonic<A: Float>(mut scenario: Scenario<A>, bytes: &[u8]) {
+    const MARGINS: [f64; 6] = [0.0, 1e-9, 0.1, 0.35, 0.5, 1.5];
+    let scale = [1.0, 16.0, 64.0, 1000.0][bytes.len() % 4];
+    let kind = bytes[0] / 2 % 6;
+    let rising = |k: usize| match kind {
+        0 => Spec::AmSoftmax {
+            scale,
+            margin: MARGINS[k],
+        },
+        1 => Spec::CosFace {
+            scale,
+            margin: MARGINS[k],
+        },
+        // Of the rules past π − m, the smooth tail goes on falling there, whatever the margin.
+        2 => Spec::ArcFace {
+            scale,
+            margin: MARGINS[k],
+            past_pi: PastPi::SmoothTail,
+        },
+        3 => Spec::Combined {
+            scale,
+            m1: 1.0,
+            m2: 0.3,
+            m3: MARGINS[k],
+        },
+        4 => Spec::ASoftmax {
+            m: k as u32 + 1,
+            lambda: 0.5,
+        },
+        _ => Spec::ASoftmax {
+            m: 4,
+            lambda: 100.0 / (1.0 + 10.0 * k as f64),
+        },
+    };
+    scenario.weighted = false;
+    scenario.reduction = Reduction::Sum;
+    let losses: Option<Vec<Vec<f64>>> = (0..MARGINS.len())
+        .map(|k| {
+            let loss = rising(k)
+                .loss(scenario.batch.centers.view())
+                .expect("in range");
+            let found = evaluate(&*loss, &scenario.batch, None, Reduction::Sum)?;
+            Some(wide(&found.forward.row_losses))
+        })
+        .collect();
+    // A batch that one of them refuses, all of them do.
+    let Some(losses) = losses else {
+        return;
+    };
+    let ulps = 4.0 * widen(A::epsilon());
+    for pair in losses.windows(2) {
+        for (row, (less, more)) in pair[0].iter().zip(&pair[1]).enumerate() {
+            assert!(
+                *more >= less * (1.0 - ulps),
+                "row {row} of {:?}: {more:e} after {less:e}",
+                rising(0)
+            );
+        }
+    }
+}
+
+property! {
+    /// Results for row weights a and b add up to those for a + b, and the second half of a batch to the first.
+    results_are_sums_over_the_rows: 1_500, Ends, additive
+}
+
+fn additive<A: Float>(mut scenario: Scenario<A>, bytes: &[u8]) {
+    let mut rng = SplitMix(bytes.len() as u64);
+    let rows = scenario.batch.labels.len();
+    // Small integers, of either sign, whose sums are exact.
+    let mut integers = || -> Vec<f64> { (0..rows).map(|_| rng.below(9) as f64 - 4.0).collect() };
+    let (a, b) = (integers(), integers());
+    let element =
+        |weights: &mut dyn Iterator<Item = f64>| -> Vec<A> { weights.map(narrow).collect() };
+    let sum = element(&mut a.iter().zip(&b).map(|(a, b)| a + b));
+    // Bounds for |a| + |b| hold for each of them.
+    let sizes = element(&mut a.iter().zip(&b).map(|(a, b)| a.abs() + b.abs() + 1.0));
+    scenario.batch.row_weights = sizes;
+    (scenario.reduction, scenario.weighted) = (Reduction::None, true);
+    let Some(good) = Good::of(scenario) else {
+        return;
+    };
+    let batch = &good.scenario.batch;
+    let case = good.case();
+    let with = |batch: &Batch<A>, weights: &[A]| {
+        evaluate(&*case.loss, batch, Some(weights), Reduction::None).expect("good with more weight")
+    };
+    let (a, b) = (element(&mut a.into_iter()), element(&mut b.into_iter()));
+    let (of_a, of_b, of_sum) = (with(batch, &a), with(batch, &b), with(batch, &sum));
+    let bounds = reduced_bounds(&good.bounds);
+    let add = |a: [Vec<f64>; 4], b: [Vec<f64>; 4]| -> Vec<Vec<f64>> {
+        let parts = a.into_iter().zip(b);
+        parts
+            .map(|(a, b)| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+            .collect()
+    };
+    let added = add(reduced(&of_a), reduced(&of_b));
+    for ((found, added), bound) in reduced(&of_sum).iter().zip(&added).zip(&bounds) {
+        assert_within("a + b", found, added, bound, 3.0);
+    }
+    let features = [&of_a, &of_b].map(|found| wide(&found.grad_features));
+    let added: Vec<f64> = features[0]
+        .iter()
+        .zip(&features[1])
+        .map(|(a, b)| a + b)
+        .collect();
+    let found = wide(&of_sum.grad_features);
+    assert_within("∂X", &found, &added, &wide(&good.bounds.grad_features), 3.0);
+
+    // The batch in two parts.
+    let cut = rng.below(rows + 1);
+    let part = |rows: core::ops::Range<usize>| {
+        let rows: Vec<usize> = rows.collect();
+        let weights: Vec<A> = rows.iter().map(|&row| sum[row]).collect();
+        with(&good.scenario.of_rows(&rows), &weights)
+    };
+    let (first, second) = (part(0..cut), part(cut..rows));
+    let added = add(reduced(&first), reduced(&second));
+    for ((found, added), bound) in reduced(&of_sum).iter().zip(&added).zip(&bounds) {
+        assert_within("both parts", found, added, bound, 3.0);
+    }
+    let both = [first.grad_features.view(), second.grad_features.view()];
+    let both = concatenate(Axis(0), &both).expect("as many columns");
+    assert_within(
+        "∂X",
+        &found,
+        &wide(&both),
+        &wide(&good.bounds.grad_features),
+        2.0,
+    );
+}
+
+property! {
+    /// What is normalised has a gradient at right angles to it.
+    gradients_do_not_change_what_is_normalised: 2_000, Lengths, orthogonal
+}
+
+fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
+    let Some(good) = Good::of(scenario) else {
+        return;
+    };
+    let (case, batch) = (good.case(), good.scenario.batch.widened());
+    if case.formula.centers.is_some() || !case.needs_weight_norms() {
+        return;
+    }
+    let found = good.evaluate();
+    let u = widen(A::epsilon()) / 2.0;
+    let steepest = case.formula.steepest;
+    let size = |row: usize| match case.formula.layer {
+        Layer::UnitNorm { scale, .. } => scale,
+        _ => batch.features.row(row).mapv(|v| v * v).sum().sqrt(),
+    };
+    // Σ|∂L/∂z| over rows (or classes), times what a logit is of a cosine: the gradient by the unit vector, before the
+    // projection, is no longer than that, and what is left along the vector is rounding of it.
+    let dimension = batch.features.ncols() as f64;
+    let check = |what: &str, vector: &[f64], gradient: &[f64], unprojected: f64| {
+        let along: f64 = vector.iter().zip(gradient).map(|(v, g)| v * g).sum();
+        let length = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let least = widen(A::min_positive_value());
+        let bound = (8.0 * dimension + 64.0) * (u * unprojected + least * length);
+        assert!(along.abs() <= bound, "{what}: {along:e} exceeds {bound:e}");
+    };
+    let coefficients = good.truth.coefficients.mapv(f64::abs);
+    for (class, weight) in batch.weights.outer_iter().enumerate() {
+        let gradient = wide(&found.grad_weights.row(class));
+        let rows = (0..batch.labels.len()).map(|row| {
+            let slope = if batch.labels[row] == class {
+                steepest
+            } else {
+                1.0
+            };
+            coefficients[[row, class]] * size(row) * slope
+        });
+        check("w·∂w", &weight.to_vec(), &gradient, rows.sum());
+    }
+    if case.is_angular() {
+        for (row, feature) in batch.features.outer_iter().enumerate() {
+            let gradient = wide(&found.grad_features.row(row));
+            let sum = coefficients.row(row).sum() * size(row) * steepest;
+            check("x·∂x", &feature.to_vec(), &gradient, sum);
+        }
+    }
+}
+
+property! {
+    /// Rows times powers of two, each its own: the loss keeps its bits, and the gradients are divided by the powers.
+    powers_of_two_come_out_of_the_gradient: 1_500, Tame, rescaled
+}
+
+fn rescaled<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
+    let Some(good) = Good::of(scenario) else {
+        return;
+    };
+    let (case, batch) = (good.case(), &good.scenario.batch);
+    let free = matches!(case.formula.layer, Layer::FreeNorm);
+    if case.formula.centers.is_some() || !case.needs_weight_norms() {
+        return;
+    }
+    let mut rng = SplitMix(bytes.len() as u64);
+    let reach = if size_of::<A>() == 4 { 40 } else { 400 };
+    let mut powers = |count: usize, still: bool| -> Vec<f64> {
+        let power = |k: usize| if still { 0 } else { k as i32 - reach };
+        (0..count)
+            .map(|_| 2.0_f64.powi(power(rng.below(2 * reach as usize + 1))))
+            .collect()
+    };
+    let (x, w) = (
+        powers(batch.features.nrows(), free),
+        powers(batch.weights.nrows(), false),
+    );
+    let times = |matrix: &Array2<A>, powers: &[f64]| {
+        Array2::from_shape_fn(matrix.dim(), |(i, j)| {
+            narrow(widen(matrix[[i, j]]) * powers[i])
+        })
+    };
+    let mut other = batch.clone();
+    (other.features, other.weights) = (times(&batch.features, &x), times(&batch.weights, &w));
+    let inverse = |powers: &[f64]| -> Vec<f64> { powers.iter().map(|p| 1.0 / p).collect() };
+    let exact = times(&other.features, &inverse(&x)) == batch.features
+        && times(&other.weights, &inverse(&w)) == batch.weights;
+    if !exact {
+        // A subnormal entry has been rounded, and with it the direction of its row.
+        return;
+    }
+    let weights = good.scenario.weighted.then_some(&batch.row_weights[..]);
+    let there =
+        evaluate(&*case.loss, &other, weights, good.scenario.reduction).expect("not too long");
+    let found = good.evaluate();
+    assert_eq!(there.forward, found.forward);
+    for (there, found, powers) in [
+        (&there.grad_features, &found.grad_features, &x),
+        (&there.grad_weights, &found.grad_weights, &w),
+    ] {
+        let found = wide(found);
+        // Entries far below the largest may have been subnormal on the way, and those that are subnormal are rounded.
+        let negligible = 1e-24 * largest(&found);
+        let least = widen(A::min_positive_value() * A::epsilon());
+        for (index, (there, found)) in there.iter().zip(&found).enumerate() {
+            let power = powers[index / batch.features.ncols()];
+            let back = widen(*there) * power;
+            assert!(
+                back == *found || (back - found).abs() <= negligible + least * (1.0 + power),
+                "{back:e} is not {found:e}"
+            );
+        }
+    }
+}
+
+property! {
+    /// The step of the centers is c − α Σ(c − x)/(1 + n), and leaves the classes alone that are not in the batch.
+    centers_step_towards_their_class: 1_000, Lengths, stepped
+}
+
+fn stepped<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
+    let batch = &scenario.batch;
+    let alpha = [0.5, 0.0, 1.0, 0.95][bytes.len() % 4];
+    let mut centers = batch.centers.clone();
+    CenterLoss::update_centers(
+        centers.view_mut(),
+        batch.features.view(),
+        &batch.labels,
+        alpha,
+    )
+    .expect("numbers far from the ends of the range");
+    let e = f64::EPSILON;
+    for (class, center) in batch.centers.outer_iter().enumerate() {
+        let rows = || (0..batch.labels.len()).filter(|&row| batch.labels[row] == class);
+        let n = rows().count() as f64;
+        for (k, &c) in center.iter().enumerate() {
+            let found = centers[[class, k]];
+            let apart = rows().map(|row| widen(c) - widen(batch.features[[row, k]]));
+            let expected = widen(c) - alpha * apart.clone().sum::<f64>() / (1.0 + n);
+            let size = widen(c).abs() + apart.map(f64::abs).sum::<f64>();
+            let rounding =
+                widen(A::epsilon() * A::min_positive_value().max(narrow(expected.abs())));
+            let bound = (n + 8.0) * e * size + rounding;
+            assert!(
+                (widen(found) - expected).abs() <= bound,
+                "{found} is not {expected}"
+            );
+            assert!(n > 0.0 || found == c);
+        }
+    }
 }

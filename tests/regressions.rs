@@ -1,0 +1,93 @@
+//! What the fuzz target and the properties found, each in the smallest form that shows it.
+
+mod support;
+
+use margin_losses::{
+    ArcFace, Error, Evaluation, MarginLoss, ModifiedSoftmax, Reduction, SoftmaxLoss, Targets,
+};
+use ndarray::{Array2, array};
+use support::assert_close;
+
+fn sum<'a>(labels: &'a [usize]) -> Targets<'a, f64> {
+    Targets::new(labels).with_reduction(Reduction::Sum)
+}
+
+/// The coefficients of ∂W were multiplied by their power of two before they met the feature, and were infinite for
+/// features shorter than 2^−473: ∂W was infinite, or NaN where the feature was zero.
+#[test]
+fn weights_of_tiny_features() -> Result<(), Error> {
+    let weights = array![[0.0], [0.0]];
+    for size in [1e-140, 1e-155, 1e-200, 1e-300, 1e-310, 5e-324] {
+        let features = array![[size], [0.0]];
+        let out = SoftmaxLoss::new().evaluate(features.view(), weights.view(), &sum(&[0, 1]))?;
+        // Equal logits: (p − 1) x.
+        let expected = [-size / 2.0, size / 2.0];
+        let found: Vec<f64> = out.grad_weights.iter().copied().collect();
+        for (found, expected) in found.iter().zip(expected) {
+            let off = (found - expected).abs();
+            assert!(off <= 1e-15 * size + 5e-324, "{found:e} at {size:e}");
+        }
+    }
+    Ok(())
+}
+
+/// The same for the normalised layer that keeps the length of its features.
+#[test]
+fn normalised_weights_of_tiny_features() -> Result<(), Error> {
+    let weights = array![[1.0, 0.0], [0.0, 1.0]];
+    for size in [1e-155, 1e-250, 1e-300] {
+        let features = array![[size, 0.0]];
+        let out = ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &sum(&[0]))?;
+        // ∂w₁ = p₁ x, across w₁; x lies along w₀, so there is nothing across that.
+        let found: Vec<f64> = out.grad_weights.iter().copied().collect();
+        assert_close("∂W", &found, &[0.0, 0.0, size / 2.0, 0.0], 1e-15);
+    }
+    Ok(())
+}
+
+/// ‖x‖ · (1/‖x‖) was formed, which is infinite (or NaN) if the feature is subnormal.
+#[test]
+fn subnormal_features_that_keep_their_length() -> Result<(), Error> {
+    let weights = array![[3.0, 4.0], [-4.0, 3.0]];
+    for size in [1e-307, 1e-310, 1e-320] {
+        let features = array![[size, 0.0]];
+        let out = ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &sum(&[0]))?;
+        // Both logits are 0 to rounding: ∂x = (ŵ₁ − ŵ₀)/2.
+        let found: Vec<f64> = out.grad_features.iter().copied().collect();
+        assert_close("∂X", &found, &[-0.7, -0.1], 1e-4);
+    }
+    Ok(())
+}
+
+/// The tangent was divided by the length of the feature and by what is left of the difference of the two vectors, which for
+/// short features next to their class overflowed on the way to a finite gradient.
+#[test]
+fn short_features_almost_parallel_to_their_class() -> Result<(), Error> {
+    let size = 1e-300;
+    let features = array![[size, 1e-17 * size]];
+    let weights = array![[1.0, 0.0], [0.0, 1.0]];
+    let loss = ArcFace::new(64.0, 0.5)?;
+    let found: Evaluation<f64> = loss.evaluate(features.view(), weights.view(), &sum(&[0]))?;
+    // The other class leads by no means: p₁ = e^(0 − 64 cos m) to all digits, pulled by 64 (1 + sin m)/‖x‖ across x.
+    let share = (-64.0 * 0.5_f64.cos()).exp();
+    let expected = share * 64.0 * (1.0 + 0.5_f64.sin()) / size;
+    let found: Vec<f64> = found.grad_features.iter().copied().collect();
+    assert_close("∂X", &found[1..], &[expected], 1e-12);
+    assert!(found[0].abs() <= 1e-12 * expected);
+    Ok(())
+}
+
+/// Not a defect of the crate, but of a checker that forgets it: everything underflows to exact zeros, and stays finite.
+#[test]
+fn nothing_at_all() -> Result<(), Error> {
+    let zeros = Array2::<f64>::zeros((3, 2));
+    let out = SoftmaxLoss::new().evaluate(zeros.view(), zeros.view(), &sum(&[0, 1, 2]))?;
+    assert_close("L", &[out.loss()], &[3.0 * 3.0_f64.ln()], 1e-15);
+    assert!(
+        out.grad_weights
+            .iter()
+            .chain(&out.grad_features)
+            .all(|&g| g == 0.0)
+    );
+    Ok(())
+}
