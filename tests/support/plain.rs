@@ -1,0 +1,96 @@
+//! The losses as they are usually computed in `f32`: rows divided by their norms, cosines from a product, the angle by acos,
+//! softmax with the largest logit subtracted, and the formulas of the gradients as they stand.
+//!
+//! Nothing here is careful, and at the poles it gives NaN. It is what the crate has to be no worse than.
+
+use ndarray::{Array1, Array2, ArrayView1};
+
+use super::{Batch, Formula, Layer};
+
+/// The mean loss and its gradients by the features and the class weights.
+#[derive(Clone, Debug)]
+pub(crate) struct Plain {
+    pub(crate) loss: f32,
+    pub(crate) grad_features: Array2<f32>,
+    pub(crate) grad_weights: Array2<f32>,
+}
+
+fn norm(row: ArrayView1<'_, f32>) -> f32 {
+    row.dot(&row).sqrt()
+}
+
+/// For the losses that classify, without a center loss beside them.
+pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
+    let (n, c) = (batch.features.nrows(), batch.weights.nrows());
+    let mut found = Plain {
+        loss: 0.0,
+        grad_features: Array2::zeros(batch.features.dim()),
+        grad_weights: Array2::zeros(batch.weights.dim()),
+    };
+    let w_norms: Vec<f32> = batch.weights.outer_iter().map(norm).collect();
+    for (row, x) in batch.features.outer_iter().enumerate() {
+        let label = batch.labels[row];
+        let linear = matches!(formula.layer, Layer::Linear { .. });
+        let x_norm = norm(x);
+        let x_hat = &x / x_norm;
+        let length = match formula.layer {
+            Layer::UnitNorm { scale, .. } => scale as f32,
+            _ => x_norm,
+        };
+        let unit = |class: usize| &batch.weights.row(class) / w_norms[class];
+        let cosine: Vec<f32> = (0..c)
+            .map(|class| {
+                if linear {
+                    0.0
+                } else {
+                    x_hat.dot(&unit(class)).clamp(-1.0, 1.0)
+                }
+            })
+            .collect();
+        // z, and of the target ψ and dψ/dcosθ.
+        let (mut psi, mut slope) = (cosine[label], 1.0);
+        if let Some(target) = &formula.target {
+            let (value, by_angle) = target(f64::from(cosine[label].acos()));
+            psi = value as f32;
+            slope = -(by_angle as f32) / (1.0 - cosine[label] * cosine[label]).sqrt();
+        }
+        let z: Array1<f32> = (0..c)
+            .map(|class| match &formula.layer {
+                Layer::Linear { bias } => {
+                    let bias = bias.get(class).copied().unwrap_or(0.0);
+                    x.dot(&batch.weights.row(class)) + bias as f32
+                }
+                _ if class == label => length * psi,
+                _ => length * cosine[class],
+            })
+            .collect();
+        let top = z.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
+        let exponentials = z.mapv(|z| (z - top).exp());
+        let sum = exponentials.sum();
+        found.loss += (top + sum.ln() - z[label]) / n as f32;
+        for class in 0..c {
+            let target = class == label;
+            let g = (exponentials[class] / sum - f32::from(u8::from(target))) / n as f32;
+            let mut to_x = found.grad_features.row_mut(row);
+            let mut to_w = found.grad_weights.row_mut(class);
+            if linear {
+                to_x.scaled_add(g, &batch.weights.row(class));
+                to_w.scaled_add(g, &x);
+                continue;
+            }
+            let (slope, value) = if target {
+                (slope, psi)
+            } else {
+                (1.0, cosine[class])
+            };
+            let w_hat = unit(class);
+            let a = g * length * slope;
+            to_x.scaled_add(a / x_norm, &(&w_hat - &(&x_hat * cosine[class])));
+            if matches!(formula.layer, Layer::FreeNorm) {
+                to_x.scaled_add(g * value, &x_hat);
+            }
+            to_w.scaled_add(a / w_norms[class], &(&x_hat - &(&w_hat * cosine[class])));
+        }
+    }
+    found
+}
