@@ -143,6 +143,17 @@ property! {
     classes_may_be_renamed: 1_500, Ends, renamed
 }
 
+/// The same loss for classes in another order.
+fn reorder(spec: &mut Spec, order: &[usize]) {
+    match spec {
+        Spec::Softmax { bias } if !bias.is_empty() => {
+            *bias = order.iter().map(|&class| bias[class]).collect();
+        }
+        Spec::Joint { classifier, .. } => reorder(classifier, order),
+        _ => {}
+    }
+}
+
 fn renamed<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
     let Some(good) = Good::of(scenario) else {
         return;
@@ -165,15 +176,6 @@ fn renamed<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
     other.batch.labels = batch.labels.iter().map(|&label| place(label)).collect();
     if matches!(good.case().formula.centers, Some((_, Some(_)))) {
         other.batch.centers = batch.centers.select(Axis(0), &order);
-    }
-    fn reorder(spec: &mut Spec, order: &[usize]) {
-        match spec {
-            Spec::Softmax { bias } if !bias.is_empty() => {
-                *bias = order.iter().map(|&class| bias[class]).collect();
-            }
-            Spec::Joint { classifier, .. } => reorder(classifier, order),
-            _ => {}
-        }
     }
     reorder(&mut other.spec, &order);
     let weights = other.weighted.then_some(&other.batch.row_weights[..]);
@@ -381,7 +383,7 @@ fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
     };
     let coefficients = good.truth.coefficients.mapv(f64::abs);
     for (class, weight) in batch.weights.outer_iter().enumerate() {
-        let gradient = wide(&found.grad_weights.row(class));
+        let gradient = wide(found.grad_weights.row(class));
         let rows = (0..batch.labels.len()).map(|row| {
             let slope = if batch.labels[row] == class {
                 steepest
@@ -394,7 +396,7 @@ fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
     }
     if case.is_angular() {
         for (row, feature) in batch.features.outer_iter().enumerate() {
-            let gradient = wide(&found.grad_features.row(row));
+            let gradient = wide(found.grad_features.row(row));
             let sum = coefficients.row(row).sum() * size(row) * steepest;
             check("x·∂x", &feature.to_vec(), &gradient, sum);
         }

@@ -8,7 +8,7 @@ use margin_losses::{
 use ndarray::{Array2, array};
 use support::assert_close;
 
-fn sum<'a>(labels: &'a [usize]) -> Targets<'a, f64> {
+fn sum(labels: &[usize]) -> Targets<'_, f64> {
     Targets::new(labels).with_reduction(Reduction::Sum)
 }
 

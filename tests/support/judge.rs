@@ -237,7 +237,7 @@ fn stream<A: Float>(
     if let Err(error) = &result {
         assert_eq!(next, 0, "handed out, and then refused: {error}");
         assert!(
-            Snapshot::of(&evaluation) == before && bits(&weights.view()) == bits(values),
+            Snapshot::of(&evaluation) == before && bits(weights.view()) == bits(values),
             "evaluate_streamed wrote, and then refused: {error}"
         );
     } else {
@@ -248,8 +248,12 @@ fn stream<A: Float>(
     Some((evaluation, result))
 }
 
+fn flat<T: Copy>(matrix: &Array2<T>) -> Vec<T> {
+    matrix.iter().copied().collect()
+}
+
 /// Every part of `found` is within its bounds.
-fn compare<A: Float>(
+pub(crate) fn compare<A: Float>(
     scenario: &Scenario<A>,
     exact: &Batch<f64>,
     expected: &Truth,
@@ -273,9 +277,6 @@ fn compare<A: Float>(
             );
         }
     };
-    fn flat<T: Copy>(matrix: &Array2<T>) -> Vec<T> {
-        matrix.iter().copied().collect()
-    }
     within(
         "row loss",
         forward.row_losses.as_slice().expect("owned"),

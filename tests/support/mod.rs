@@ -25,7 +25,7 @@ pub(crate) use compare::{
     Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
 };
 pub(crate) use differences::{Derivative, check_gradient, derivative};
-pub(crate) use judge::{Verdict, judge};
+pub(crate) use judge::{Verdict, compare, judge};
 pub(crate) use layout::{Laid, Layout, step};
 pub(crate) use losses::{Case, every_loss, every_spec, weights_may_be_zero};
 pub(crate) use oracle::{Formula, Layer, Scaled, Sum, TargetAngle, Truth, times_two_to, truth};

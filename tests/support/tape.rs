@@ -414,7 +414,7 @@ impl Tape<'_> {
         if bad && self.one_in(16) {
             return self.of(&[core::f64::consts::PI, -0.1, f64::NAN, 4.0]);
         }
-        self.of(&[0.5, 0.0, 0.3, 1.5, 3.141, 1e-9])
+        self.of(&[0.5, 0.0, 0.3, 1.5, 3.1, 1e-9])
     }
 
     fn cosine(&mut self, bad: bool) -> f64 {

@@ -1,7 +1,7 @@
 //! How far a result may be from the truth: bounds from the conditioning of each quantity, entry by entry.
 //!
 //! Notation: u is half an ulp of 1 in the element type, e that of `f64`. A logit is a sum of d products in the element type,
-//! so it is off by (d + 20)·u times its size S: s for cosines, ‖x‖ where the feature keeps its norm, ‖x‖‖w‖ + |b| where
+//! so it is off by (d + 8)·u times its size S: s for cosines, ‖x‖ where the feature keeps its norm, ‖x‖‖w‖ + |b| where
 //! nothing is normalised. The target's logit is found in `f64`: it is off by a few e times S and the slope of the margin.
 //! Everything else follows from the derivatives: a probability e^(z − lse) is off by a factor of e^(2δ) if the logits are
 //! off by δ, the loss by δ times 1 − p_y, and a gradient is a sum whose terms carry those errors and its own rounding.
@@ -195,7 +195,7 @@ fn row_of(
     };
     // Where a size overflows, so do the bounds, and not to NaN.
     let (size, target_size) = (size.min(f64::MAX), target_size.min(f64::MAX));
-    let logit_off = (d + 20.0) * t.u * size;
+    let logit_off = (d + 8.0) * t.u * size;
     // θ itself is off by a few e, and so is the argument of the cosine in ψ, which is up to steepest·π.
     let target_off = (d + 32.0) * E * target_size;
     let off = logit_off + target_off + 80.0 * t.u;
@@ -334,14 +334,14 @@ fn classifier(
         let mut others = 0.0;
         let mut learned = row.miss_off * angle.psi.abs()
             + row.miss * (8.0 * t.u * angle.psi.abs() + row.target_off / amplitude(i));
-        for class in 0..c {
+        for (class, &w_length) in w_lengths.iter().enumerate() {
             let (share, off) = (row.shares[class], row.shares_off[class]);
-            let length = if linear { w_lengths[class] } else { 1.0 };
+            let length = if linear { w_length } else { 1.0 };
             others += length * (off + over_classes * share);
             learned += off + over_classes * share;
             let to_weight =
                 amplitude(i) * (row.upstream * (off + over_rows * share) + LEAST * share);
-            let divisor = if linear { 1.0 } else { w_lengths[class] };
+            let divisor = if linear { 1.0 } else { w_length };
             for entry in allowed.grad_weights.row_mut(class) {
                 *entry += to_weight / divisor;
             }
