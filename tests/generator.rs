@@ -114,7 +114,7 @@ fn count<A: Float>(scenario: &Scenario<A>, counts: &mut Counts) {
 
 fn tape(seed: u64) -> Vec<u8> {
     let mut rng = SplitMix(seed);
-    (0..1 + rng.below(700)).map(|_| rng.bits() as u8).collect()
+    (0..=rng.below(700)).map(|_| rng.bits() as u8).collect()
 }
 
 fn counts<A: Float>() -> Counts {

@@ -8,12 +8,12 @@
 mod runner;
 mod support;
 
-use margin_losses::{CenterLoss, Evaluation, Float, MarginLoss, PastPi, Reduction, Targets};
+use margin_losses::{CenterLoss, Evaluation, Float, PastPi, Reduction};
 use ndarray::{Array2, Axis, concatenate};
 use runner::for_all;
 use support::{
-    Allowed, Batch, Case, Layer, Scenario, Spec, SplitMix, Tape, Truth, Verdict, Wildness, allowed,
-    judge, largest, narrow, truth, widen,
+    Allowed, Batch, Good, Layer, Scenario, Spec, SplitMix, Tape, Wildness, evaluate, judge,
+    largest, narrow, wide, widen,
 };
 
 /// Checks that many scenarios of both element types, no wilder than said.
@@ -41,66 +41,6 @@ property! {
 
 fn right_or_refused<A: Float>(scenario: Scenario<A>, _: &[u8]) {
     judge(&scenario);
-}
-
-/// A batch that can be evaluated, its loss and formula, the truth and the bounds.
-struct Good<A> {
-    scenario: Scenario<A>,
-    truth: Truth,
-    bounds: Allowed,
-}
-
-impl<A: Float> Good<A> {
-    /// None if the batch is refused, or its target lies at a jump of its margin.
-    fn of(mut scenario: Scenario<A>) -> Option<Self> {
-        scenario.layouts = [support::Layout::RowMajor; 2];
-        scenario.scratch_limit = None;
-        if judge(&scenario) != Verdict::Close {
-            return None;
-        }
-        let exact = scenario.batch.widened();
-        let formula = scenario.spec.formula(scenario.batch.centers.view());
-        let (reduction, weighted) = (scenario.reduction, scenario.weighted);
-        let truth = truth(&formula, &exact, reduction, weighted);
-        let bounds = allowed::<A>(&formula, &exact, reduction, weighted, &truth);
-        Some(Self {
-            scenario,
-            truth,
-            bounds,
-        })
-    }
-
-    fn case(&self) -> Case<'_, A> {
-        let centers = self.scenario.batch.centers.view();
-        Case::of("the loss", &self.scenario.spec, centers).expect("in range")
-    }
-
-    fn evaluate(&self) -> Evaluation<A> {
-        let Scenario {
-            batch, reduction, ..
-        } = &self.scenario;
-        let weights = self.scenario.weighted.then_some(&batch.row_weights[..]);
-        evaluate(&*self.case().loss, batch, weights, *reduction).expect("judged to be good")
-    }
-}
-
-/// None if it is refused, which a batch made of good ones can be at the ends of the range only.
-fn evaluate<A: Float>(
-    loss: &dyn MarginLoss<A>,
-    batch: &Batch<A>,
-    row_weights: Option<&[A]>,
-    reduction: Reduction,
-) -> Option<Evaluation<A>> {
-    let mut targets = Targets::new(&batch.labels).with_reduction(reduction);
-    if let Some(row_weights) = row_weights {
-        targets = targets.with_row_weights(row_weights);
-    }
-    let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets);
-    found.ok()
-}
-
-fn wide<'a, A: Float>(values: impl IntoIterator<Item = &'a A>) -> Vec<f64> {
-    values.into_iter().map(|&v| widen(v)).collect()
 }
 
 /// Everything that is reduced over the rows, with its bounds.

@@ -8,6 +8,8 @@
 mod batch;
 mod compare;
 mod differences;
+mod exact;
+mod good;
 mod judge;
 mod layout;
 pub(crate) mod layouts;
@@ -25,10 +27,12 @@ pub(crate) use compare::{
     Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
 };
 pub(crate) use differences::{Derivative, check_gradient, derivative};
+pub(crate) use exact::{Scaled, Sum, times_two_to};
+pub(crate) use good::{Good, evaluate, wide};
 pub(crate) use judge::{Verdict, compare, judge};
 pub(crate) use layout::{Laid, Layout, step};
 pub(crate) use losses::{Case, every_loss, every_spec, weights_may_be_zero};
-pub(crate) use oracle::{Formula, Layer, Scaled, Sum, TargetAngle, Truth, times_two_to, truth};
+pub(crate) use oracle::{Formula, Layer, TargetAngle, Truth, truth};
 pub(crate) use plain::{Plain, plain};
 pub(crate) use refusals::{may_overflow, refusals};
 pub(crate) use spec::{Spec, Squared};
