@@ -13,8 +13,8 @@ const TARGET_PROBABILITY: f64 = 0.9999;
 /// Center loss: the weight λ of the centers' pull, and the share α of the way that centers go in a step.
 const CENTER_WEIGHT: f64 = 0.003;
 const CENTER_RATE: f64 = 0.5;
-/// Learned numbers take the network's steps.
-const LEARNING_RATE: f64 = 0.02;
+/// The step of network, class weights and learned numbers alike.
+pub(crate) const LEARNING_RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 
 /// A loss of the table.

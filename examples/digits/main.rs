@@ -30,10 +30,9 @@
 //! * Center loss has λ = 0.003 and α = 0.5, as in its paper.
 
 mod criterion;
-mod dataset;
-mod idx;
 mod metrics;
-mod network;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod table;
 mod train;
 
@@ -46,7 +45,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use crate::criterion::Loss;
-use crate::dataset::Dataset;
+use crate::shared::dataset::Dataset;
+use crate::shared::training;
 use crate::train::{Outcome, Setting};
 
 /// Trains a small network on handwritten digits with each margin loss, and prints how well it verifies.
@@ -127,7 +127,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     // Too few images are noticed before the first run; all seeds hold out as many.
     let mut held_out = 0;
     for &seed in &seeds {
-        held_out = train::split(&dataset, seed)?.held_out.len();
+        held_out = training::split(&dataset, seed)?.held_out.len();
     }
     let rows = train_all(&setting, &losses, &seeds)?;
     let scale = criterion::scale(dataset.classes).map_err(|error| error.to_string())?;

@@ -2,10 +2,7 @@
 
 use margin_losses::ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
-/// Cosines are counted in bins of 2⁻¹⁹, so that the memory does not depend on the number of pairs (MNIST: 112 million).
-const BINS: usize = 1 << 20;
-/// How many rows of the matrix of cosines exist at a time.
-const ROWS: usize = 256;
+use crate::shared::pairs::{self, unit_rows};
 
 /// The false-accept rates at which the true-accept rate is given.
 pub(crate) const FALSE_ACCEPT_RATES: [f64; 2] = [1e-2, 1e-3];
@@ -28,35 +25,9 @@ pub(crate) struct Angles {
     pub(crate) between: f64,
 }
 
-/// The rows, each divided by its norm; a zero row stays zero.
-pub(crate) fn unit_rows(mut embeddings: Array2<f32>) -> Array2<f32> {
-    for mut row in embeddings.rows_mut() {
-        let norm = row.dot(&row).sqrt();
-        if norm > 0.0 {
-            row /= norm;
-        }
-    }
-    embeddings
-}
-
 /// Accepts a pair of unit rows as one class if its cosine reaches a threshold, over all pairs and all thresholds.
 pub(crate) fn verification(units: ArrayView2<'_, f32>, labels: &[usize]) -> Verification {
-    let mut genuine = vec![0_u64; BINS];
-    let mut impostor = vec![0_u64; BINS];
-    for start in (0..units.nrows()).step_by(ROWS) {
-        // Each pair once: the block's rows against those from its first on, right of the diagonal.
-        let (_, rest) = units.split_at(Axis(0), start);
-        let (block, _) = rest.split_at(Axis(0), ROWS.min(rest.nrows()));
-        let cosines = block.dot(&rest.t());
-        for (row, cosines) in cosines.rows().into_iter().enumerate() {
-            for (column, &cosine) in cosines.iter().enumerate().skip(row + 1) {
-                let bin = ((f64::from(cosine) + 1.0) * (BINS / 2) as f64) as usize;
-                let same = labels[start + row] == labels[start + column];
-                let counts = if same { &mut genuine } else { &mut impostor };
-                counts[bin.min(BINS - 1)] += 1;
-            }
-        }
-    }
+    let [genuine, impostor] = pairs::count(units, labels);
     error_rates(&genuine, &impostor)
 }
 
@@ -140,7 +111,8 @@ fn degrees(one: ArrayView1<'_, f32>, other: ArrayView1<'_, f32>) -> f64 {
 mod tests {
     use margin_losses::ndarray::{Array2, arr2};
 
-    use super::{ROWS, angles, error_rates, verification};
+    use super::{angles, error_rates, verification};
+    use crate::shared::pairs::ROWS;
 
     #[test]
     fn rates_of_counts_worked_by_hand() {

@@ -7,7 +7,6 @@ use margin_losses::ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-const LEARNING_RATE: f32 = 0.02;
 const MOMENTUM: f32 = 0.9;
 /// How much of each batch enters the running statistics.
 const RUNNING_SHARE: f32 = 0.1;
@@ -30,13 +29,13 @@ impl Parameter {
     }
 
     /// One step of stochastic gradient descent with momentum.
-    pub(crate) fn descend(&mut self, gradient: &Array2<f32>) {
+    pub(crate) fn descend(&mut self, gradient: &Array2<f32>, rate: f32) {
         Zip::from(&mut self.value)
             .and(&mut self.velocity)
             .and(gradient)
             .for_each(|value, velocity, &gradient| {
                 *velocity = MOMENTUM * *velocity + gradient;
-                *value -= LEARNING_RATE * *velocity;
+                *value -= rate * *velocity;
             });
     }
 }

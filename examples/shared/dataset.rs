@@ -6,7 +6,7 @@ use margin_losses::ndarray::Array2;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 
-use crate::idx;
+use super::idx;
 
 /// Images with one label each. The pixels stay bytes, so that MNIST takes 47 MB.
 #[derive(Debug)]
