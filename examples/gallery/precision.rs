@@ -137,32 +137,30 @@ fn usual(route: Route, x: ArrayView1<'_, f32>, w: ArrayView1<'_, f32>) -> Array1
     let w_norm = w.dot(&w).sqrt();
     let (x, w) = (&x / x.dot(&x).sqrt(), &w / w_norm);
     let raw = x.dot(&w);
-    let (psi, slope) = match route {
-        Route::SquareRoot => {
-            let sine = (1.0 - raw * raw).sqrt();
-            (
-                raw * m.cos() - sine * m.sin(),
-                m.cos() + raw / sine * m.sin(),
-            )
-        }
-        _ => {
-            let limit = match route {
-                Route::Clamped => 1.0 - 1e-7,
-                _ => 1.0,
-            };
-            let c = raw.clamp(-limit, limit);
-            // The clamp passes no gradient from beyond its limits.
-            let passed = if (-limit..=limit).contains(&raw) {
-                1.0
-            } else {
-                0.0
-            };
-            let theta = c.acos();
-            (
-                (theta + m).cos(),
-                passed * (theta + m).sin() / (1.0 - c * c).sqrt(),
-            )
-        }
+    let (psi, slope) = if let Route::SquareRoot = route {
+        let sine = (1.0 - raw * raw).sqrt();
+        (
+            raw * m.cos() - sine * m.sin(),
+            m.cos() + raw / sine * m.sin(),
+        )
+    } else {
+        let limit = if let Route::Clamped = route {
+            1.0 - 1e-7
+        } else {
+            1.0
+        };
+        let c = raw.clamp(-limit, limit);
+        // The clamp passes no gradient from beyond its limits.
+        let passed = if (-limit..=limit).contains(&raw) {
+            1.0
+        } else {
+            0.0
+        };
+        let theta = c.acos();
+        (
+            (theta + m).cos(),
+            passed * (theta + m).sin() / (1.0 - c * c).sqrt(),
+        )
     };
     let others = 1.0 / (1.0 + (scale * psi).exp());
     (x - &w * raw) * (-others * scale * slope / w_norm)

@@ -9,7 +9,8 @@ use crate::Context;
 use crate::chart::{Anchor, Axis, Frame, GREY, LegendEntry, Panel, Sheet, Stroke, Swatch};
 use crate::palette::Family;
 use crate::recipe::{Loss, Run};
-use crate::shared::training;
+use crate::shared::dataset::Split;
+use crate::shared::training::{self, BATCH};
 
 /// As the digits example trains: five splits, 40 epochs at one rate, 16 dimensions.
 const SEEDS: u64 = 5;
@@ -90,10 +91,15 @@ pub(crate) fn work() -> u64 {
     9 * SEEDS * EPOCHS
 }
 
+/// How many iterations an epoch has.
+fn batches(split: &Split) -> u64 {
+    (split.train.len() / BATCH) as u64
+}
+
 /// Trains everything; the first error ends it.
 pub(crate) fn train_all(context: &Context<'_>) -> Result<Records, String> {
     let split = training::split(context.dataset, 1)?;
-    let iterations = training::batches(split.train.len());
+    let iterations = batches(&split);
     let entries =
         entries(context.dataset.classes, iterations).map_err(|error| error.to_string())?;
     let runs: Vec<(Entry, u64)> = entries
@@ -121,8 +127,10 @@ fn record(context: &Context<'_>, loss: Loss, seed: u64) -> Result<Record, String
         embeddings,
         weights: run.model.weights.value.clone(),
     };
-    // The normalisation has no running statistics yet.
-    let before = state(&run, run.model.embed_as_batch(dataset, &split.held_out));
+    // The normalisation has no running statistics yet: those of the images themselves, as in a first batch.
+    let images = dataset.images(&split.held_out);
+    let (embeddings, _) = run.model.network.clone().forward(images);
+    let before = state(&run, embeddings);
     let (mut epochs, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..EPOCHS {
         let epoch = run.epoch(&mut split.train, RATE).map_err(fail)?;
@@ -168,7 +176,7 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
             }
         }
         if index == 3 {
-            let iterations = training::batches(training::split(context.dataset, 1)?.train.len());
+            let iterations = batches(&training::split(context.dataset, 1)?);
             let lambda = LambdaAnnealing::sphere_face().at(EPOCHS * iterations);
             let note = |panel: &mut Panel, at, text: String| {
                 panel.note(at, [-6.0, -8.0], Anchor::End, GREY, text);

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use super::dataset::{Dataset, Split};
 use super::network::{Network, Parameter};
 
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// How many images are embedded at a time.
 const CHUNK: usize = 1024;
 
@@ -35,15 +35,10 @@ pub(crate) fn split(dataset: &Dataset, seed: u64) -> Result<Split, String> {
     dataset.split(&mut generator(seed, Purpose::Split))
 }
 
-/// How many batches an epoch over so many images has.
-pub(crate) fn batches(images: usize) -> u64 {
-    (images / BATCH.min(images)) as u64
-}
-
 /// What is trained: the network, and one weight for each class.
 #[derive(Debug)]
 pub(crate) struct Model {
-    network: Network,
+    pub(crate) network: Network,
     pub(crate) weights: Parameter,
     evaluation: Evaluation<f32>,
     order: Xoshiro256PlusPlus,
@@ -96,12 +91,6 @@ impl Model {
             self.weights.descend(&self.evaluation.grad_weights, rate);
         }
         Ok(())
-    }
-
-    /// The embeddings of these images as one batch, normalised by its own statistics: what a loss sees in training.
-    pub(crate) fn embed_as_batch(&self, dataset: &Dataset, indices: &[usize]) -> Array2<f32> {
-        let (embeddings, _) = self.network.clone().forward(dataset.images(indices));
-        embeddings
     }
 
     /// The embeddings of these images, as the network gives them in use.

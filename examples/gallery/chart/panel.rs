@@ -143,15 +143,15 @@ impl Panel {
             height,
         } = self.frame;
         let (bottom, middle) = (top + height, [left + width / 2.0, top + height / 2.0]);
-        let mut grid = String::new();
-        for (value, _) in self.x.marks() {
+        let columns = self.x.marks().iter().map(|(value, _)| {
             let x = left + width * self.x.share(*value);
-            grid += &format!("M{} {}v{}", number(x), number(top), number(height));
-        }
-        for (value, _) in self.y.marks() {
+            [[x, top], [x, bottom]]
+        });
+        let rows = self.y.marks().iter().map(|(value, _)| {
             let y = bottom - height * self.y.share(*value);
-            grid += &format!("M{} {}h{}", number(left), number(y), number(width));
-        }
+            [[left, y], [left + width, y]]
+        });
+        let grid: String = columns.chain(rows).map(|ends| polyline(&ends)).collect();
         sheet.add(Stroke::solid(GRID, 0.8).path(grid));
         let outline = Rectangle::new()
             .set("x", number(left))

@@ -228,10 +228,11 @@ fn text_at([x, y]: [f64; 2], anchor: Anchor, text: &str) -> Text {
 }
 
 pub(super) fn dots_path(points: &[[f64; 2]], colour: &str, diameter: f64) -> Option<Path> {
-    let data: String = points
-        .iter()
-        .map(|&[x, y]| format!("M{} {}h0", number(x), number(y)))
-        .collect();
+    let mut data = String::new();
+    for &point in points {
+        data += &polyline(&[point]);
+        data += "h0";
+    }
     (!data.is_empty()).then(|| {
         Path::new()
             .set("d", data)
