@@ -81,7 +81,7 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
 
     let description = "Histograms of the angles of held-out digits to their own class weight and to the nearest other, \
                        before and after training, per loss";
-    let mut sheet = Sheet::new(760.0, 646.0, description);
+    let mut sheet = Sheet::new(760.0, 626.0, description);
     let (width, height) = (210.0, 146.0);
     for (index, (title, colour, histogram)) in histograms.iter().enumerate() {
         let (column, row) = (index % 3, index / 3);
@@ -113,7 +113,7 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
         sheet.text([frame.left + width, above], Anchor::End, GREY, &means);
     }
     let legend = "Angles to the own class in the loss's colour, to the nearest other class in grey; their means above.";
-    sheet.text([62.0, 632.0], Anchor::Start, GREY, legend);
+    sheet.text([62.0, 612.0], Anchor::Start, GREY, legend);
     Ok(sheet)
 }
 

@@ -46,7 +46,7 @@ struct Arguments {
     /// The folder to write into; it is made if need be.
     #[arg(long, value_name = "DIR", default_value = "target/gallery")]
     out: PathBuf,
-    /// Results of benches/peers/torch_heads.py, drawn beside this crate's own in the figure of cost.
+    /// Results of PyTorch, drawn beside this crate's in the figure of cost; examples/gallery/cost/torch_sweep.py prints them.
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
 }
