@@ -5,6 +5,8 @@
 
 mod peers;
 
+use std::fs;
+
 use cpu_time::ProcessTime;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -30,14 +32,13 @@ const LIMIT: usize = 16 << 20;
 const LEGEND_COLUMNS: usize = 3;
 const MIB: f64 = 1_048_576.0;
 
-/// The numbers of the figure's two steps, at one number of classes.
+/// A step at one number of classes: its time over the three products', its seconds, and its MiB beyond X and W.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     classes: usize,
-    /// Over the three products: with ∂W in memory, and streamed.
-    ratios: [f64; 2],
-    /// Beyond features and class weights, in MiB.
-    memory: [f64; 2],
+    ratio: f64,
+    seconds: f64,
+    memory: f64,
 }
 
 fn view(array: ArrayView2<'_, f32>) -> MatRef<'_, f32> {
@@ -86,7 +87,9 @@ impl Arrays {
 }
 
 /// Products and both steps in turn; the least times are compared, because caches that others disturb only add to them.
-fn measure(classes: usize, repetitions: usize) -> Result<Cost, Error> {
+///
+/// Returns the step with ∂W in memory, and streamed.
+fn measure(classes: usize, repetitions: usize) -> Result<[Cost; 2], Error> {
     let mut arrays = Arrays::new(classes)?;
     let loss = ArcFace::default();
     let mut whole = Evaluation::new();
@@ -119,15 +122,17 @@ fn measure(classes: usize, repetitions: usize) -> Result<Cost, Error> {
     }
     let [products, step, stream] =
         times.map(|times| times.into_iter().fold(f64::INFINITY, f64::min));
-    let bytes = |evaluation: &Evaluation<f32>| {
+    let cost = |evaluation: &Evaluation<f32>, seconds| {
         let gradients = evaluation.grad_features.len() + evaluation.grad_weights.len();
-        (evaluation.scratch_bytes() + gradients * size_of::<f32>()) as f64 / MIB
+        let bytes = evaluation.scratch_bytes() + gradients * size_of::<f32>();
+        Cost {
+            classes,
+            ratio: seconds / products,
+            seconds,
+            memory: bytes as f64 / MIB,
+        }
     };
-    Ok(Cost {
-        classes,
-        ratios: [step / products, stream / products],
-        memory: [bytes(&whole), bytes(&streamed)],
-    })
+    Ok([cost(&whole, step), cost(&streamed, stream)])
 }
 
 pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
@@ -139,92 +144,118 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
         .num_threads(1)
         .build()
         .map_err(|error| error.to_string())?;
-    let costs: Result<Vec<Cost>, Error> = CASES
-        .into_iter()
-        .map(|(classes, repetitions)| one.install(|| measure(classes, repetitions)))
-        .collect();
-    let costs = costs.map_err(|error| error.to_string())?;
+    let mut costs = [const { Vec::new() }; 2];
+    let mut lines = String::new();
+    for (classes, repetitions) in CASES {
+        let measured = one
+            .install(|| measure(classes, repetitions))
+            .map_err(|error| error.to_string())?;
+        for ((costs, cost), step) in costs.iter_mut().zip(measured).zip(["whole", "streamed"]) {
+            lines += &line(step, cost);
+            costs.push(cost);
+        }
+    }
+    let file = context.out.join("cost.txt");
+    fs::write(&file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(figure(&costs, &peers))
+}
+
+/// A measurement in the form of benches/floor.rs.
+fn line(step: &str, cost: Cost) -> String {
+    let Cost {
+        classes,
+        ratio,
+        seconds,
+        memory,
+    } = cost;
+    format!(
+        "case=gallery step={step} n={ROWS} classes={classes} dim={DIM} ratio={ratio:.2} extra_mib={memory:.1} \
+         threads=1 seconds={seconds:.5} products_seconds={:.5}\n",
+        seconds / ratio
+    )
 }
 
 const WHOLE: Stroke = Family::ArcFace.stroke();
 const STREAMED: Stroke = Stroke::new(WHOLE.colour, 2.2, "2.5 2.5");
-const WEIGHTS: Stroke = Stroke::new("#999999", 1.6, "1.5 3");
+const FLOOR: Stroke = Stroke::new("#999999", 1.6, "1.5 3");
 
-fn figure(costs: &[Cost], peers: &[peers::Peer]) -> Sheet {
-    let description = "Time over three matrix products, and memory, against the number of classes";
+fn figure(costs: &[Vec<Cost>; 2], peers: &[peers::Peer]) -> Sheet {
+    let description = "Time of a step, over three matrix products and in seconds, and its memory, against the number of \
+                       classes";
     let lines = (3 + peers.len()).div_ceil(LEGEND_COLUMNS) as f64;
     let mut sheet = Sheet::new(760.0, 378.0 + 20.0 * lines, description);
-    let left = Frame {
-        left: 62.0,
-        top: 32.0,
-        width: 290.0,
-        height: 260.0,
-    };
-    let right = Frame {
-        left: 450.0,
-        ..left
-    };
-    let classes = || Axis::logarithmic(800.0, 125_000.0, 1).label("classes C");
-    let slowest = peers
+    let highest = peers
         .iter()
         .flat_map(|peer| &peer.points)
-        .map(|point| point.ratio);
-    let highest = slowest.fold(2.0, f64::max).ceil() + 0.5;
-    let y = Axis::linear(0.0, highest, 1.0).label("time / time of three products");
-    let mut time = Panel::new(left, classes(), y);
-    let y = Axis::logarithmic(0.5, 3000.0, 1).label("memory (MiB)");
-    let mut memory = Panel::new(right, classes(), y);
-
-    time.line(&[[1.0, 1.0], [1e6, 1.0]], WEIGHTS);
-    let own_size: Vec<[f64; 2]> = costs
-        .iter()
-        .map(|cost| {
-            [
-                cost.classes as f64,
-                (cost.classes * DIM * size_of::<f32>()) as f64 / MIB,
-            ]
-        })
-        .collect();
-    memory.line(&own_size, WEIGHTS);
-    let mut legend = vec![
-        LegendEntry::new(Swatch::Line(WHOLE), "this crate"),
-        LegendEntry::new(Swatch::Line(STREAMED), "this crate, streamed (16 MiB)"),
+        .map(|point| point.ratio)
+        .fold(2.0, f64::max);
+    let axes = [
+        Axis::linear(0.0, highest.ceil(), 0.5).label("over three products"),
+        Axis::logarithmic(2e-3, 5.0, 1).label("seconds"),
+        Axis::logarithmic(1.0, 2000.0, 1).label("MiB"),
     ];
-    for (index, stroke) in [WHOLE, STREAMED].into_iter().enumerate() {
-        let points = |of: fn(&Cost) -> [f64; 2]| -> Vec<[f64; 2]> {
-            costs
+    let titles = ["Relative time", "Time", "Memory beyond X, W"];
+    let frame = |index: usize| Frame {
+        left: 56.0 + 254.0 * index as f64,
+        top: 32.0,
+        width: 182.0,
+        height: 260.0,
+    };
+    let mut index = 0;
+    let mut panels = axes.map(|y| {
+        let x = Axis::logarithmic(800.0, 125_000.0, 1).label("classes C");
+        sheet.title([frame(index).left, 20.0], Anchor::Start, titles[index]);
+        index += 1;
+        Panel::new(frame(index - 1), x, y)
+    });
+
+    // What nobody can do without: the products, and a gradient as large as the weights.
+    let floor = |of: fn(&Cost) -> f64| -> Vec<[f64; 2]> {
+        let points = costs[0].iter();
+        points.map(|cost| [cost.classes as f64, of(cost)]).collect()
+    };
+    panels[0].line(&floor(|_| 1.0), FLOOR);
+    panels[1].line(&floor(|cost| cost.seconds / cost.ratio), FLOOR);
+    panels[2].line(
+        &floor(|cost| (cost.classes * DIM * size_of::<f32>()) as f64 / MIB),
+        FLOOR,
+    );
+
+    let mut legend = Vec::new();
+    let series = [WHOLE, STREAMED].into_iter().chain(peers::STROKES);
+    let titles = [
+        "this crate".to_owned(),
+        "this crate, streamed (16 MiB)".to_owned(),
+    ];
+    let titles = titles
+        .into_iter()
+        .chain(peers.iter().map(peers::Peer::title));
+    let points = costs.iter().chain(peers.iter().map(|peer| &peer.points));
+    for ((stroke, title), costs) in series.zip(titles).zip(points) {
+        let of: [fn(&Cost) -> f64; 3] =
+            [|cost| cost.ratio, |cost| cost.seconds, |cost| cost.memory];
+        for (panel, of) in panels.iter_mut().zip(of) {
+            let points: Vec<[f64; 2]> = costs
                 .iter()
-                .map(|cost| [cost.classes as f64, of(cost)[index]])
-                .collect()
-        };
-        plot(&mut time, &points(|cost| cost.ratios), stroke);
-        plot(&mut memory, &points(|cost| cost.memory), stroke);
-    }
-    for (peer, stroke) in peers.iter().zip(peers::STROKES) {
-        let points = |of: fn(&peers::Point) -> f64| -> Vec<[f64; 2]> {
-            peer.points
-                .iter()
-                .map(|point| [point.classes as f64, of(point)])
-                .collect()
-        };
-        plot(&mut time, &points(|point| point.ratio), stroke);
-        plot(&mut memory, &points(|point| point.extra_mib), stroke);
-        legend.push(LegendEntry::new(Swatch::Line(stroke), peer.title()));
+                .map(|cost| [cost.classes as f64, of(cost)])
+                .collect();
+            plot(panel, &points, stroke);
+        }
+        legend.push(LegendEntry::new(Swatch::Line(stroke), title));
     }
     legend.push(LegendEntry::new(
-        Swatch::Line(WEIGHTS),
-        "three products (left), W (right)",
+        Swatch::Line(FLOOR),
+        "three products; size of W",
     ));
-    time.finish(&mut sheet);
-    memory.finish(&mut sheet);
-    sheet.title([left.left, 20.0], Anchor::Start, "Time of a step");
-    sheet.title([right.left, 20.0], Anchor::Start, "Memory beyond X and W");
-    let bottom = sheet.legend([left.left, 346.0], LEGEND_COLUMNS, 232.0, &legend);
+    for panel in panels {
+        panel.finish(&mut sheet);
+    }
+    let left = frame(0).left;
+    let bottom = sheet.legend([left, 346.0], LEGEND_COLUMNS, 232.0, &legend);
     let note = format!(
         "ArcFace, loss and gradients, f32; batch {ROWS}, {DIM} dimensions; processor time of one thread."
     );
-    sheet.text([left.left, bottom + 18.0], Anchor::Start, GREY, &note);
+    sheet.text([left, bottom + 18.0], Anchor::Start, GREY, &note);
     sheet
 }
 

@@ -106,6 +106,7 @@ struct Context<'a> {
     dataset: &'a Dataset,
     bar: &'a ProgressBar,
     peers: Option<&'a Path>,
+    out: &'a Path,
     records: OnceLock<Result<Records, String>>,
 }
 
@@ -158,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         dataset: &dataset,
         bar: &bar,
         peers: arguments.peers.as_deref(),
+        out: folder,
         records: OnceLock::new(),
     };
     for figure in &figures {

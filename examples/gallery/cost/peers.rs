@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::Cost;
 use crate::chart::Stroke;
 
 /// The looks of the peers, in the order of their first line.
@@ -13,19 +14,11 @@ pub(super) const STROKES: [Stroke; 4] = [
     Stroke::new("#999933", 2.0, "14 3 3 3"),
 ];
 
-/// One measurement.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
-    pub(super) classes: usize,
-    pub(super) ratio: f64,
-    pub(super) extra_mib: f64,
-}
-
 /// The measurements of one way to compute the loss, by the number of classes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     name: String,
-    pub(super) points: Vec<Point>,
+    pub(super) points: Vec<Cost>,
 }
 
 impl Peer {
@@ -68,10 +61,11 @@ fn parse(text: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
         if number("n")? as usize != rows || number("dim")? as usize != dim {
             continue;
         }
-        let point = Point {
+        let point = Cost {
             classes: number("classes")? as usize,
             ratio: number("ratio")?,
-            extra_mib: number("extra_mib")?,
+            seconds: number("seconds")?,
+            memory: number("extra_mib")?,
         };
         match peers.iter_mut().find(|peer| peer.name == name) {
             Some(peer) => peer.points.push(point),
@@ -89,11 +83,11 @@ fn parse(text: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Point, parse};
+    use super::parse;
 
     const LINES: &str = "\
 # some words
-case=B peer=eager n=256 classes=10000 dim=512 ratio=1.96 extra_mib=61 threads=2 seconds=0.1 products_seconds=0.05
+case=B peer=eager n=256 classes=10000 dim=512 ratio=1.96 extra_mib=61 threads=2 seconds=0.2 products_seconds=0.05
 case=C peer=eager n=64 classes=100000 dim=128 ratio=3.00 extra_mib=70 threads=2 seconds=0.1 products_seconds=0.05
 case=A peer=compiled failed: no compiler
 case=a peer=eager n=256 classes=1000 dim=512 ratio=2.50 extra_mib=9 threads=2 seconds=0.1 products_seconds=0.05
@@ -104,15 +98,11 @@ case=a peer=eager n=256 classes=1000 dim=512 ratio=2.50 extra_mib=9 threads=2 se
         let peers = parse(LINES, 256, 512).unwrap();
         assert_eq!(peers.len(), 1);
         assert_eq!(peers[0].title(), "PyTorch, eager");
-        let point = |classes, ratio, extra_mib| Point {
-            classes,
-            ratio,
-            extra_mib,
-        };
-        assert_eq!(
-            peers[0].points,
-            [point(1000, 2.5, 9.0), point(10_000, 1.96, 61.0)]
-        );
+        let points = peers[0].points.iter();
+        let found: Vec<_> = points
+            .map(|point| (point.classes, point.ratio, point.seconds, point.memory))
+            .collect();
+        assert_eq!(found, [(1000, 2.5, 0.1, 9.0), (10_000, 1.96, 0.2, 61.0)]);
     }
 
     #[test]
