@@ -91,3 +91,23 @@ fn nothing_at_all() -> Result<(), Error> {
     );
     Ok(())
 }
+
+/// Not a defect of the crate either: with equal rows, the rounding of the subnormal terms of the oracle's own sum adds up.
+#[test]
+fn sums_of_many_subnormal_terms() -> Result<(), Error> {
+    let (rows, size) = (259, 8.900_295_434_028_806e-308);
+    let features = Array2::from_elem((rows, 1), size);
+    let weights = Array2::zeros((17, 1));
+    let labels: Vec<usize> = (0..rows).map(|row| row % 17).collect();
+    let out =
+        SoftmaxLoss::new().evaluate(features.view(), weights.view(), &Targets::new(&labels))?;
+    // Equal logits: ∂w_j = (1/17 − n_j/N) x, n_j of the N rows being of class j; in units of which nothing underflows.
+    for (class, &found) in out.grad_weights.iter().enumerate() {
+        let own = labels.iter().filter(|&&label| label == class).count();
+        let share = 1.0 / 17.0 - own as f64 / rows as f64;
+        let off = (found * 2.0_f64.powi(600) - share * (size * 2.0_f64.powi(600))).abs();
+        let spacing = 5e-324 * 2.0_f64.powi(600);
+        assert!(off <= 12.0 * spacing, "{found:e}, class {class}");
+    }
+    Ok(())
+}

@@ -6,13 +6,16 @@ which is less work) torch's chunked linear cross-entropy. For whoever has PyTorc
     python benches/peers/torch_heads.py A --threads 2
 
 Each line is of the form that `cargo bench --bench floor` prints; `ratio` is over three bare torch products, measured in
-turn with it. `extra_mib` is what the process held at its peak beyond what it held before the first step.
+turn with it. Every line comes from a process of its own, so that no peer inherits the memory of another; `extra_mib` is the
+peak of a second step beyond what the process held without gradients, read from /proc, and left out where there is none.
 """
 
 import argparse
-import resource
+import gc
+import multiprocessing
 import statistics
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +75,50 @@ def medians(repetitions, *tasks):
     return [statistics.median(seconds) for seconds in times]
 
 
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def memory_mib(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def extra_mib(run, features, weights):
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return ""
+    features.grad = weights.grad = None
+    gc.collect()
+    reset.write_text("5")
+    before = memory_mib("VmRSS:")
+    run()
+    return f"extra_mib={memory_mib('VmHWM:') - before:.0f} "
+
+
+def peers():
+    known = {"eager": arc_face, "compiled": torch.compile(arc_face)}
+    if hasattr(F, "linear_cross_entropy"):
+        known["linear_cross_entropy(softmax)"] = linear
+    return known
+
+
+def measure(name, peer, threads):
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
+    rows, classes, dim, repetitions = CASES[name]
+    features = torch.randn(rows, dim, requires_grad=True)
+    weights = F.normalize(torch.randn(classes, dim)).requires_grad_()
+    labels = torch.arange(rows) * 7919 % classes
+    run = step(peers()[peer], features, weights, labels)
+    try:
+        run()
+    except Exception as error:  # a compiler that is not there, say
+        print(f"case={name} peer={peer} failed: {str(error).splitlines()[0]}")
+        return
+    extra = extra_mib(run, features, weights)
+    floor, seconds = medians(repetitions, products(features, weights), run)
+    print(
+        f"case={name} peer={peer} n={rows} classes={classes} dim={dim} ratio={seconds / floor:.2f} "
+        f"{extra}threads={threads} seconds={seconds:.4f} products_seconds={floor:.4f}",
+        flush=True,
+    )
 
 
 def main():
@@ -81,32 +126,12 @@ def main():
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=[], help="A to E; all but E if none is named")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(1)
-
-    peers = {"eager": arc_face, "compiled": torch.compile(arc_face)}
-    if hasattr(F, "linear_cross_entropy"):
-        peers["linear_cross_entropy(softmax)"] = linear
     for name in arguments.cases or "ABCD":
-        rows, classes, dim, repetitions = CASES[name]
-        features = torch.randn(rows, dim, requires_grad=True)
-        weights = F.normalize(torch.randn(classes, dim)).requires_grad_()
-        labels = torch.arange(rows) * 7919 % classes
-        for peer, loss in peers.items():
-            before = peak_mib()
-            run = step(loss, features, weights, labels)
-            try:
-                run()
-            except Exception as error:  # a compiler that is not there, say
-                print(f"case={name} peer={peer} failed: {str(error).splitlines()[0]}")
-                continue
-            extra = peak_mib() - before
-            floor, seconds = medians(repetitions, products(features, weights), run)
-            print(
-                f"case={name} peer={peer} n={rows} classes={classes} dim={dim} ratio={seconds / floor:.2f} "
-                f"extra_mib={extra} threads={arguments.threads} seconds={seconds:.4f} products_seconds={floor:.4f}",
-                flush=True,
-            )
+        for peer in peers():
+            task = (name, peer, arguments.threads)
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=task)
+            process.start()
+            process.join()
 
 
 if __name__ == "__main__":

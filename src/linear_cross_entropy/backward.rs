@@ -12,9 +12,7 @@ use crate::parallel;
 
 use super::combine::Row;
 use super::forward::{Batch, Recompute};
-use super::rows::{
-    Norm, binary_exponent, contiguous, powers_of_two, reduce, scale_by_power,
-};
+use super::rows::{Norm, binary_exponent, contiguous, powers_of_two, reduce, scale_by_power};
 use super::scratch::Pieces;
 
 /// What the backward pass reads beside the [`Batch`].

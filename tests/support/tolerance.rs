@@ -7,7 +7,8 @@
 //! off by δ, the loss by δ times 1 − p_y, and a gradient is a sum whose terms carry those errors and its own rounding.
 //! Where δ exceeds 1, a loss is still within δ, and probabilities are only known to lie in [0, 1].
 //!
-//! A coefficient rᵢ/N that is subnormal in `f64` is rounded to a multiple of 2^−1074.
+//! A coefficient rᵢ/N that is subnormal in `f64` is rounded to a multiple of 2^−1074, and so is every term of the oracle's own
+//! sums over rows and classes.
 //!
 //! What underflows is off by less than a row's 1 − p_y times [`Tolerance::floor`], which is far below every ulp.
 
@@ -343,7 +344,7 @@ fn classifier(
                 amplitude(i) * (row.upstream * (off + over_rows * share) + LEAST * share);
             let divisor = if linear { 1.0 } else { w_length };
             for entry in allowed.grad_weights.row_mut(class) {
-                *entry += to_weight / divisor;
+                *entry += to_weight / divisor + LEAST;
             }
             if linear && let Some(entry) = allowed.grad_learnables.get_mut(class) {
                 let target = if class == label {
@@ -358,7 +359,7 @@ fn classifier(
         let others = others.min(f64::MAX);
         for entry in allowed.grad_features.row_mut(i) {
             *entry += row.upstream * through * others + target(to_x, x_off);
-            *entry += LEAST * row.miss * (through * longest + to_x);
+            *entry += LEAST * (c as f64 + row.miss * (through * longest + to_x));
         }
         for entry in allowed.grad_weights.row_mut(label) {
             *entry += target(to_w, w_off) + LEAST * row.miss * to_w;
