@@ -98,17 +98,8 @@ fn count<A: Float>(scenario: &Scenario<A>, counts: &mut Counts) {
     seen("rows left apart", scenario.reduction == Reduction::None);
     seen("row weights", scenario.weighted);
     seen("a scratch limit", scenario.scratch_limit.is_some());
-    for layout in Layout::ALL {
-        let name = match layout {
-            Layout::RowMajor => "row-major",
-            Layout::ColumnMajor => "column-major",
-            Layout::Stepped => "stepped",
-            Layout::ReversedRows => "reversed rows",
-            Layout::ReversedColumns => "reversed columns",
-            Layout::Offset => "offset",
-            Layout::Broadcast => "broadcast",
-        };
-        seen(name, scenario.layouts[1] == layout);
+    for layout in Layout::CHOICES {
+        seen(layout.name, scenario.layouts[1] == layout);
     }
 }
 
@@ -128,7 +119,7 @@ fn counts<A: Float>() -> Counts {
 #[test]
 fn every_edge_is_reached_in_both_types() {
     for counts in [counts::<f32>(), counts::<f64>()] {
-        assert_eq!(counts.len(), 36, "{counts:#?}");
+        assert_eq!(counts.len(), 38, "{counts:#?}");
         for (edge, count) in &counts {
             assert!(
                 *count >= 8,

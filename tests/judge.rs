@@ -13,7 +13,7 @@ fn scenario<A: Float>(spec: Spec) -> Scenario<A> {
         batch: Batch::random(21, 4, 6, 3),
         reduction: Reduction::Mean,
         weighted: true,
-        layouts: [Layout::RowMajor; 2],
+        layouts: [Layout::ROW_MAJOR; 2],
         scratch_limit: None,
     }
 }

@@ -4,8 +4,7 @@ mod support;
 
 use margin_losses::{ClassBlock, Evaluation, Float, MarginLoss, SoftmaxLoss, Targets};
 use ndarray::{Array1, Array2, Axis, Zip};
-use support::layouts::{LAYOUTS, Layout};
-use support::{Batch, Snapshot, assert_close, bits, every_loss, narrow};
+use support::{Batch, LAYOUTS, Layout, Snapshot, assert_close, bits, every_loss, narrow};
 
 fn step<A: Float>(block: ClassBlock<'_, A>) {
     Zip::from(block.weights)

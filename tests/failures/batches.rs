@@ -4,8 +4,7 @@ use margin_losses::{ClassBlock, Evaluation, Float, Reduction, Targets};
 use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 
-use super::support::layouts::LAYOUTS;
-use super::support::{Batch, Snapshot, assert_close, every_loss, narrow, truth, widen};
+use super::support::{Batch, LAYOUTS, Snapshot, assert_close, every_loss, narrow, truth, widen};
 use super::{evaluate, flat, in_both_types};
 
 /// `layouts.rs` beside this folder has every pair of layouts, the other methods and larger batches.

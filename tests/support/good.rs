@@ -14,7 +14,7 @@ pub(crate) struct Good<A> {
 impl<A: Float> Good<A> {
     /// None if the batch is refused, or its target lies at a jump of its margin.
     pub(crate) fn of(mut scenario: Scenario<A>) -> Option<Self> {
-        scenario.layouts = [Layout::RowMajor; 2];
+        scenario.layouts = [Layout::ROW_MAJOR; 2];
         scenario.scratch_limit = None;
         if judge(&scenario) != Verdict::Close {
             return None;

@@ -56,7 +56,7 @@ pub(crate) fn judge<A: Float>(scenario: &Scenario<A>) -> Verdict {
     }
 
     let found = loss.evaluate(x.view(), w.view(), &targets);
-    let plain = scenario.layouts == [Layout::RowMajor; 2];
+    let plain = scenario.layouts == [Layout::ROW_MAJOR; 2];
     if !plain {
         let (x, w) = (batch.features.view(), batch.weights.view());
         let copied = loss.evaluate(x, w, &targets);

@@ -89,7 +89,7 @@ impl Tape<'_> {
             batch,
             reduction: self.of(&[Reduction::Mean, Reduction::Sum, Reduction::None]),
             weighted: self.one_in(2),
-            layouts: [self.of(&Layout::ALL), self.of(&Layout::ALL)],
+            layouts: [self.of(&Layout::CHOICES), self.of(&Layout::CHOICES)],
             scratch_limit: match self.below(8) {
                 0..5 => None,
                 5 => Some(64 * self.byte()),
