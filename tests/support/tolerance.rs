@@ -323,8 +323,9 @@ fn classifier(
         };
         let relative = 4.0 * t.u + row.tangent_off;
         let target = |length: f64, off: f64| {
-            // The derivative is rounded to the element type before it meets the upstream factor.
-            let off = off + t.tiny;
+            // The derivative is rounded to the element type before it meets the upstream factor, and its terms, which may
+            // be subnormal in `f64`, before they are added.
+            let off = off + t.tiny + 4.0 * LEAST;
             row.upstream * (row.miss_off * length + row.miss * (relative * length + off))
         };
 
