@@ -392,10 +392,11 @@ fn center(
     let (n, d) = batch.features.dim();
     for row in 0..n {
         let label = batch.labels[row];
-        let mut square = 0.0;
+        let mut loss = 0.0;
         for k in 0..d {
             let (x, c) = (batch.features[[row, k]], centers[[label, k]]);
-            square += (x - c) * (x - c);
+            let share = (x - c) * (lambda / 2.0).sqrt();
+            loss += share * share;
             let pull = lambda * upstream(row) * (x - c).abs();
             allowed.grad_features[[row, k]] += (8.0 * E + 4.0 * t.u) * pull + t.tiny;
             let to_center = if joint {
@@ -405,7 +406,6 @@ fn center(
             };
             *to_center += (n + 8) as f64 * E * pull + t.tiny;
         }
-        let loss = lambda / 2.0 * square;
         allowed.row_losses[row] += ((d + 8) as f64 * E + 2.0 * t.u) * loss;
     }
 }
