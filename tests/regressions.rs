@@ -3,7 +3,8 @@
 mod support;
 
 use margin_losses::{
-    ArcFace, Error, Evaluation, MarginLoss, ModifiedSoftmax, Reduction, SoftmaxLoss, Targets,
+    ArcFace, CombinedMargin, Error, Evaluation, MarginLoss, ModifiedSoftmax, Reduction,
+    SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
 use support::assert_close;
@@ -109,5 +110,24 @@ fn sums_of_many_subnormal_terms() -> Result<(), Error> {
         let spacing = 5e-324 * 2.0_f64.powi(600);
         assert!(off <= 12.0 * spacing, "{found:e}, class {class}");
     }
+    Ok(())
+}
+
+/// The derivative along the tangent overflowed where there is no tangent: infinity times zero, NaN in ∂W of a good answer.
+#[test]
+fn short_weights_parallel_to_their_feature() -> Result<(), Error> {
+    let features = array![[1.0, 0.0]];
+    let weights = array![[2.0_f64.powi(-1000), 0.0], [0.0, 1.0]];
+    let loss = CombinedMargin::new(1e6, 100.0, 1.0, 0.0)?;
+    let out = loss.evaluate(features.view(), weights.view(), &sum(&[0]))?;
+    // cos 1 leads cos 90° by 540,000: nothing is left to learn, and at the pole the target pulls in no direction.
+    assert!(
+        out.grad_weights.iter().all(|&entry| entry == 0.0),
+        "{out:?}"
+    );
+    assert!(
+        out.grad_features.iter().all(|&entry| entry == 0.0),
+        "{out:?}"
+    );
     Ok(())
 }

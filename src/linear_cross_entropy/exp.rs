@@ -23,7 +23,7 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     let r = n.mul_add(-LN_2_HIGH, x);
     let r = n.mul_add(-LN_2_LOW, r);
 
-    // 1 + r + r²·q(r), with q the minimax polynomial of degree 4 for the relative error of e^r, which is below 3.1e-9.
+    // 1 + r + r²·q(r), with q the minimax polynomial of degree 4 for the relative error of e^r, which is below 3.7e-9.
     let y = 1.381_454e-3_f32;
     let y = y.mul_add(r, 8.368_745e-3);
     let y = y.mul_add(r, 4.166_839e-2);

@@ -207,7 +207,7 @@ impl<A: Float> BlockScan<'_, A> {
         }
         let squares = &mut buffers.squares;
         let (smallest, largest) = extremes(squares);
-        // Norms in the window are finite, the roots of squares that lost nothing, and need no rescaling.
+        // Norms in the window are finite and need no rescaling; where the layer normalises, their squares lost nothing.
         let window = |power: i32| scale_by_power(1.0, 2 * power);
         let ordinary = (smallest >= window(-A::NORM_WINDOW) || !self.normalised)
             && largest < window(A::NORM_WINDOW)
@@ -299,7 +299,11 @@ pub(super) fn check_logits<A: Float>(
     };
     // By Cauchy and Schwarz this bounds every partial sum of the product as well.
     let limit = product_limit::<A>();
-    let too_long = |norm: &Norm| norm.value() * length + bias > limit;
+    // An infinite norm times a zero one is NaN, and too long as well.
+    let too_long = |norm: &Norm| {
+        let largest = norm.value() * length + bias;
+        largest.is_nan() || largest > limit
+    };
     match features.iter().position(too_long) {
         None => Ok(()),
         Some(row) => Err(Error::Overflow {

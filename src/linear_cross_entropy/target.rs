@@ -390,7 +390,9 @@ fn write<A: Float>(
     let mut outside = 1.0;
     if !(along_shorter.is_finite() && along_row.is_finite()) {
         (along_shorter, along_row) = (tangent.shorter, tangent.radial);
-        outside = derivative.tangent;
+        // Parallel rows have no tangent, however steep the logit is along it.
+        let parallel = tangent.shorter == 0.0;
+        outside = if parallel { 0.0 } else { derivative.tangent };
     }
     entries.resize(x.len(), 0.0);
     let rows = x.iter().zip(w).zip(shorter).zip(tangent_row);
