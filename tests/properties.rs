@@ -316,7 +316,7 @@ fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
         let bound = (8.0 * dimension + 64.0) * (u * unprojected + least * length);
         assert!(along.abs() <= bound, "{what}: {along:e} exceeds {bound:e}");
     };
-    let coefficients = good.truth.coefficients.mapv(f64::abs);
+    let coefficients = &good.bounds.largest_coefficients;
     for (class, weight) in batch.weights.outer_iter().enumerate() {
         let gradient = wide(found.grad_weights.row(class));
         let rows = (0..batch.labels.len()).map(|row| {

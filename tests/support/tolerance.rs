@@ -5,7 +5,8 @@
 //! nothing is normalised. The target's logit is found in `f64`: it is off by a few e times S and the slope of the margin.
 //! Everything else follows from the derivatives: a probability e^(z − lse) is off by a factor of e^(2δ) if the logits are
 //! off by δ, the loss by δ times 1 − p_y, and a gradient is a sum whose terms carry those errors and its own rounding.
-//! Where δ exceeds 1, a loss is still within δ, and probabilities are only known to lie in [0, 1].
+//! Where δ exceeds 1, a loss is still within δ, and probabilities are only known to lie in [0, 1]. What is rounded is what was
+//! found, not the truth: a rounding error is relative to the truth and to what else it is off by.
 //!
 //! A coefficient rᵢ/N that is subnormal in `f64` is rounded to a multiple of 2^−1074, and so is every term of the oracle's own
 //! sums over rows and classes.
@@ -26,6 +27,8 @@ pub(crate) struct Allowed {
     pub(crate) target_cosines: Vec<f64>,
     /// Whether a row's class is decided by more than rounding.
     pub(crate) decided: Vec<bool>,
+    /// The most that |∂L/∂z| of a row (down) and a class (across) may be; empty without a classifier.
+    pub(crate) largest_coefficients: Array2<f64>,
     pub(crate) grad_features: Array2<f64>,
     pub(crate) grad_weights: Array2<f64>,
     pub(crate) grad_learnables: Vec<f64>,
@@ -90,6 +93,11 @@ fn off_by_factor(log: f64, delta: f64) -> f64 {
     off.min(1.0)
 }
 
+/// A bound times a size that may have overflowed: what is exactly 0 stays 0.
+fn times(bound: f64, size: f64) -> f64 {
+    if bound == 0.0 { 0.0 } else { bound * size }
+}
+
 /// ln(1 + e^x).
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
@@ -132,6 +140,7 @@ pub(crate) fn allowed<A: Float>(
             .map(|cosine| (d + 16) as f64 * E + t.u * cosine.abs() + t.tiny)
             .collect(),
         decided: Vec::new(),
+        largest_coefficients: Array2::zeros((0, 0)),
         grad_features: Array2::zeros((n, d)),
         grad_weights: Array2::zeros((c, d)),
         grad_learnables: vec![0.0; truth.grad_learnables.len()],
@@ -160,7 +169,7 @@ pub(crate) fn allowed<A: Float>(
     ];
     for (allowed, truth) in parts {
         for (allowed, truth) in allowed.iter_mut().zip(truth) {
-            *allowed += 4.0 * t.u * truth.abs() + 16.0 * t.tiny;
+            *allowed += 4.0 * t.u * (truth.abs() + *allowed) + 16.0 * t.tiny;
         }
     }
     for (allowed, truth) in allowed
@@ -168,7 +177,7 @@ pub(crate) fn allowed<A: Float>(
         .iter_mut()
         .zip(&truth.grad_learnables)
     {
-        *allowed += 4.0 * t.u * truth.abs() + 16.0 * t.tiny;
+        *allowed += 4.0 * t.u * (truth.abs() + *allowed) + 16.0 * t.tiny;
     }
     allowed
 }
@@ -282,6 +291,7 @@ fn classifier(
         1.0
     };
 
+    allowed.largest_coefficients = Array2::zeros((n, c));
     for (i, row) in rows.iter().enumerate() {
         let label = batch.labels[i];
         let angle = truth.angles[i];
@@ -322,11 +332,13 @@ fn classifier(
             _ => (slope_off, x_lengths[i] * slope_off / w_lengths[label]),
         };
         let relative = 4.0 * t.u + row.tangent_off;
+        let found_miss = (row.miss + row.miss_off).min(1.0);
         let target = |length: f64, off: f64| {
             // The derivative is rounded to the element type before it meets the upstream factor, and its terms, which may
             // be subnormal in `f64`, before they are added.
             let off = off + t.tiny + 4.0 * LEAST;
-            row.upstream * (row.miss_off * length + row.miss * (relative * length + off))
+            let off = times(row.miss_off, length) + times(found_miss, relative * length + off);
+            times(row.upstream, off)
         };
 
         let through = match formula.layer {
@@ -339,31 +351,36 @@ fn classifier(
         for (class, &w_length) in w_lengths.iter().enumerate() {
             let (share, off) = (row.shares[class], row.shares_off[class]);
             let length = if linear { w_length } else { 1.0 };
-            others += length * (off + over_classes * share);
-            learned += off + over_classes * share;
-            let to_weight =
-                amplitude(i) * (row.upstream * (off + over_rows * share) + LEAST * share);
+            let found = (share + off).min(1.0);
+            let most = if class == label { found_miss } else { found };
+            allowed.largest_coefficients[[i, class]] = row.upstream * most;
+            others += times(off + over_classes * found, length);
+            learned += off + over_classes * found;
+            let to_weight = times(
+                row.upstream * (off + over_rows * found) + LEAST * share,
+                amplitude(i),
+            );
             let divisor = if linear { 1.0 } else { w_length };
             for entry in allowed.grad_weights.row_mut(class) {
                 *entry += to_weight / divisor + LEAST;
             }
             if linear && let Some(entry) = allowed.grad_learnables.get_mut(class) {
                 let target = if class == label {
-                    row.miss_off + 4.0 * t.u * row.miss
+                    row.miss_off + 4.0 * t.u * found_miss
                 } else {
                     0.0
                 };
-                *entry += row.upstream * (off + over_rows * share + target);
+                *entry += row.upstream * (off + over_rows * found + target);
             }
         }
         others += c as f64 * t.tiny * 22.0_f64.exp();
         let others = others.min(f64::MAX);
         for entry in allowed.grad_features.row_mut(i) {
-            *entry += row.upstream * through * others + target(to_x, x_off);
-            *entry += LEAST * (c as f64 + row.miss * (through * longest + to_x));
+            *entry += times(row.upstream, through * others) + target(to_x, x_off);
+            *entry += LEAST * (c as f64 + times(row.miss, through * longest + to_x));
         }
         for entry in allowed.grad_weights.row_mut(label) {
-            *entry += target(to_w, w_off) + LEAST * row.miss * to_w;
+            *entry += target(to_w, w_off) + times(LEAST * row.miss, to_w);
         }
         if matches!(formula.layer, Layer::UnitNorm { learned: true, .. }) {
             allowed.grad_learnables[0] += row.upstream * learned;
