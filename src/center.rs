@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use crate::check;
 use crate::error::{Argument, Error, parameter};
 use crate::float::Float;
-use crate::linear_cross_entropy::{Norm, contiguous, dot, shaped};
+use crate::linear_cross_entropy::{Norm, binary_exponent, contiguous, dot, scale_by_power, shaped};
 use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
 
 /// Half the squared distance of each feature to the center of its class.
@@ -214,20 +214,28 @@ impl<A: Float> CenterTerm<A> {
         check_finite(centers, argument)?;
         let labels = targets.labels();
         let mut coefficients = check::coefficients(targets);
+        // factor = 4^power · rest, so that what is squared is as large as the loss: where the loss is a number in `f64`, so is it.
+        // For the same reason it is halved before it is squared.
+        let power = if factor == 0.0 {
+            0
+        } else {
+            binary_exponent(factor).div_euclid(2)
+        };
+        let rest = scale_by_power(factor, -2 * power);
         let (losses, cosines): (Vec<f64>, Vec<A>) = features
             .outer_iter()
             .zip(labels)
             .map(|(x, &label)| {
                 let c = centers.row(label);
                 let pairs = x.iter().zip(c.iter());
-                // Halved before they are squared, so that in `f64` too half a square that is a number is found to be one.
                 let half_squares = pairs.map(|(x, c)| {
-                    let apart = x.widen() - c.widen();
+                    let apart = scale_by_power(x.widen() - c.widen(), power);
                     0.5 * apart * apart
                 });
                 let (mut x_copy, mut c_copy) = (Vec::new(), Vec::new());
                 let (x, c) = (contiguous(x, &mut x_copy), contiguous(c, &mut c_copy));
-                (factor * half_squares.sum::<f64>(), cosine(x, c))
+                let loss = rest * half_squares.sum::<f64>();
+                (if factor == 0.0 { 0.0 } else { loss }, cosine(x, c))
             })
             .unzip();
         let (loss, row_losses) = check::reduce::<A>(&coefficients, losses.iter().copied())?;

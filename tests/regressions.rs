@@ -3,8 +3,8 @@
 mod support;
 
 use margin_losses::{
-    ArcFace, CombinedMargin, Error, Evaluation, MarginLoss, ModifiedSoftmax, Reduction,
-    SoftmaxLoss, Targets,
+    ArcFace, CombinedMargin, Error, Evaluation, JointLoss, MarginLoss, ModifiedSoftmax, NormFace,
+    Reduction, SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
 use support::assert_close;
@@ -129,5 +129,49 @@ fn short_weights_parallel_to_their_feature() -> Result<(), Error> {
         out.grad_features.iter().all(|&entry| entry == 0.0),
         "{out:?}"
     );
+    Ok(())
+}
+
+/// Angles whose square is subnormal had tangents that were no unit vectors, and below 1e-162 none at all.
+#[test]
+fn angles_down_to_the_least_number() -> Result<(), Error> {
+    let loss = ArcFace::new(64.0, 0.5)?;
+    let tangential = |angle: f64, sign: f64| -> Result<[f64; 2], Error> {
+        let features = array![[1.0, 0.0]];
+        let weights = array![[sign, angle], [0.0, 1.0]];
+        let out = loss.evaluate(features.view(), weights.view(), &sum(&[0]))?;
+        Ok([out.grad_features[[0, 1]], out.grad_weights[[0, 1]]])
+    };
+    for sign in [1.0, -1.0] {
+        let expected = tangential(1e-100, sign)?;
+        for angle in [
+            1e-140, 1e-155, 1e-160, 1e-161, 1e-163, 1e-200, 1e-300, 1e-310,
+        ] {
+            assert_close("∂", &tangential(angle, sign)?, &expected, 1e-14);
+        }
+    }
+    Ok(())
+}
+
+/// A center loss was refused where the square of a distance is too large for `f64`, however small λ.
+#[test]
+fn distances_whose_squares_overflow() -> Result<(), Error> {
+    let weights = array![[1.0, 0.0], [0.0, 1.0]];
+    let centers = array![[0.0, 0.0], [0.0, 0.0]];
+    for (lambda, distance, expected) in [
+        (0.0, 1e200, 0.0),
+        (1e-100, 1e200, 0.5e300),
+        (4e-100, 1e160, 2e220),
+        (1e100, 1e-170, 0.5e-240),
+    ] {
+        let joint = JointLoss::new(NormFace::new(4.0)?, centers.view(), lambda)?;
+        let features = array![[0.0, distance]];
+        let out = joint.evaluate(features.view(), weights.view(), &sum(&[1]))?;
+        let classifier = (-4.0_f64).exp().ln_1p();
+        assert_close("L", &[out.loss()], &[classifier + expected], 1e-14);
+        let pulled = [out.grad_features[[0, 1]], out.grad_centers[[1, 1]]];
+        let pull = lambda * distance;
+        assert_close("∂x, ∂c", &pulled, &[pull, -pull], 1e-14);
+    }
     Ok(())
 }

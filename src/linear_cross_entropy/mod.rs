@@ -29,7 +29,7 @@ use forward::{Batch, Sums};
 use scratch::Pieces;
 use target::Target;
 
-pub(crate) use rows::{Norm, contiguous, dot};
+pub(crate) use rows::{Norm, binary_exponent, contiguous, dot, scale_by_power};
 pub(crate) use scratch::Scratch;
 
 /// What is normalised, and so what a logit is.

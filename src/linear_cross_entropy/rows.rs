@@ -124,7 +124,7 @@ impl Norm {
 }
 
 /// Squares of norms between this and its inverse, 2^∓900, lose nothing to the ends of the range of `f64`.
-const SAFE_SQUARE: f64 = 1.183_051_863_362_138_4e-271;
+pub(super) const SAFE_SQUARE: f64 = 1.183_051_863_362_138_4e-271;
 
 /// ⌊log₂|x|⌋ of a finite x ≠ 0.
 pub(crate) fn binary_exponent(x: f64) -> i32 {
@@ -190,7 +190,7 @@ pub(super) fn largest_magnitude(row: &[f64]) -> f64 {
     rest.iter().fold(largest, |a, x| larger(a, x.abs()))
 }
 
-/// The smallest and the largest number; both NaN if one is.
+/// The smallest and the largest of numbers that are not negative; both NaN if one is.
 #[inline(always)]
 pub(super) fn extremes(row: &[f64]) -> (f64, f64) {
     // Comparisons with NaN are false, so it is the sum that remembers one.
@@ -275,6 +275,28 @@ mod tests {
             assert_eq!(scaled.normalised(), norm.normalised(), "2^{power}");
             assert_eq!(scaled.power(), norm.power() + power);
         }
+    }
+
+    #[test]
+    fn extremes_wherever_they_are() {
+        for length in 1..40 {
+            for place in 0..length {
+                let mut row: Vec<f64> = (0..length).map(|k| 3.0 + f64::from(k)).collect();
+                row[place as usize] = -100.0;
+                assert_eq!(largest_magnitude(&row), 100.0);
+                row[place as usize] = 0.5;
+                let largest = if place + 1 == length {
+                    length + 1
+                } else {
+                    length + 2
+                };
+                let largest = if length == 1 { 0.5 } else { f64::from(largest) };
+                assert_eq!(extremes(&row), (0.5, largest));
+                row[place as usize] = f64::NAN;
+                assert!(extremes(&row).0.is_nan() && extremes(&row).1.is_nan());
+            }
+        }
+        assert_eq!(largest_magnitude(&[]), 0.0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::float::Float;
 use crate::margin::{Angle, TargetLogit};
 use crate::parallel;
 
-use super::rows::{Norm, contiguous, dot, largest_magnitude, reduce, scale_by_power};
+use super::rows::{Norm, SAFE_SQUARE, contiguous, dot, largest_magnitude, reduce, scale_by_power};
 use super::scratch::Pieces;
 use super::{Head, Layer};
 
@@ -233,10 +233,13 @@ fn target<A: Float>(
 
     let (mut x_steepest, mut w_steepest) = (0.0, 0.0);
     if !pair.by_feature.is_empty() {
+        let turns = by_x.tangent != 0.0 || by_w.tangent != 0.0;
         let (shorter, (at_x, at_w)): (&[f64], _) = match &plane {
-            Some(plane) if plane.acute() => (delta, plane.tangents(x, w, delta)),
-            Some(plane) => (sigma, plane.tangents(x, w, sigma)),
-            None => (x, Default::default()),
+            Some(plane) if turns => {
+                let shorter = if plane.acute { delta } else { sigma };
+                (shorter, plane.tangents(x, w, shorter))
+            }
+            _ => (x, Default::default()),
         };
         let vectors = [x, w, shorter];
         x_steepest = write(by_x, vectors, (at_x, x), entries, pair.by_feature);
@@ -276,11 +279,13 @@ struct Tangent {
     radial: f64,
 }
 
-/// The plane of x and w: their angle, and the lengths of δ and σ.
+/// The plane of x and w, and how δ and σ lie in it.
 struct Plane {
     angle: Angle,
-    chord: f64,
-    sum: f64,
+    /// Whether δ is the shorter of the two.
+    acute: bool,
+    /// The length of the shorter, as [`length`] has left it.
+    shorter_length: f64,
 }
 
 impl Plane {
@@ -299,30 +304,41 @@ impl Plane {
             *delta = difference_of_products(x_length, w, w_length, x);
             *sigma = difference_of_products(x_length, w, -w_length, x);
         }
-        let (chord, sum) = (dot(delta, delta).sqrt(), dot(sigma, sigma).sqrt());
+        let ((chord, longer_chord), (sum, longer_sum)) = (length(delta), length(sigma));
+        let acute = chord <= sum;
         Self {
             angle: Angle::from_chords(chord, sum),
-            chord,
-            sum,
+            acute,
+            shorter_length: if acute { longer_chord } else { longer_sum },
         }
-    }
-
-    /// Whether δ is the shorter.
-    fn acute(&self) -> bool {
-        self.chord <= self.sum
     }
 
     /// The unit tangents at x and at w, each towards the other, from the shorter of δ and σ.
     #[inline(always)]
     fn tangents(&self, x: &[f64], w: &[f64], shorter: &[f64]) -> (Tangent, Tangent) {
-        let length = self.chord.min(self.sum);
         // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂; σ leads to the other from either.
-        let back = if self.acute() { -1.0 } else { 1.0 };
+        let back = if self.acute { -1.0 } else { 1.0 };
         (
-            Tangent::at(x, shorter, 1.0, length),
-            Tangent::at(w, shorter, back, length),
+            Tangent::at(x, shorter, 1.0, self.shorter_length),
+            Tangent::at(w, shorter, back, self.shorter_length),
         )
     }
+}
+
+/// The length of a vector, and the length that it is left with: if its square is near the end of the range, the vector is made
+/// longer by a power of two, which does not turn it.
+#[inline(always)]
+fn length(vector: &mut [f64]) -> (f64, f64) {
+    const LONGER: i32 = 800;
+    let square = dot(vector, vector);
+    if square >= SAFE_SQUARE {
+        return (square.sqrt(), square.sqrt());
+    }
+    for entry in &mut *vector {
+        *entry = scale_by_power(*entry, LONGER);
+    }
+    let longer = dot(vector, vector).sqrt();
+    (scale_by_power(longer, -LONGER), longer)
 }
 
 impl Tangent {
