@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     println!("loaded:  {loaded}");
     println!("learned: {:?}", MarginLoss::<f32>::learnables(&loaded));
 
-    // As somebody writes it by hand: what departs from the paper may be left out, and a slip is noticed.
+    // As somebody writes it by hand: an option that is as the paper has it may be left out, and a slip is noticed.
     for text in [
         r#"{ "arcface": { "scale": 32, "margin": 0.4 } }"#,
         r#"{ "arcface": { "scale": 32, "margin": 0.4, "past_pi": "smooth-tail" } }"#,

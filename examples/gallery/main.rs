@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example gallery                             # all of them, into target/gallery
 //! cargo run --release --example gallery -- --only plane --only roc
-//! cargo run --release --example gallery -- --out docs/figures       # the ones that the documentation shows
+//! cargo run --release --example gallery -- --out docs/figures --peers docs/figures/torch.txt   # those of the documentation
 //! ```
 //!
 //! Everything is seeded, so that a second run writes the same bytes; only the figure of cost is measured on the machine

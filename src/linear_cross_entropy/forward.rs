@@ -330,9 +330,20 @@ impl<A: Float> WithSimd for Recompute<'_, A> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let width = self.inverse_norms.len();
+        let (inverse_chunks, inverse_rest) = self.inverse_norms.as_chunks::<LANES>();
         for (row, &shift) in self.tile.chunks_exact_mut(width).zip(self.shifts) {
-            normalise(row, self.inverse_norms);
-            exponentiate::<true, A>(row, self.inverse_norms, shift);
+            let again = |z: A, inverse: A| (z * inverse - shift).exp_element() * inverse;
+            let (chunks, rest) = row.as_chunks_mut::<LANES>();
+            for (z, inverse) in chunks.iter_mut().zip(inverse_chunks) {
+                let mut exponentials = *z;
+                for k in 0..LANES {
+                    exponentials[k] = again(exponentials[k], inverse[k]);
+                }
+                *z = exponentials;
+            }
+            for (z, &inverse) in rest.iter_mut().zip(inverse_rest) {
+                *z = again(*z, inverse);
+            }
         }
     }
 }

@@ -126,9 +126,9 @@ pub(super) fn scan_weights<A: Float>(
                 let classes = self.plan.block(block);
                 let inverse_norms = inverse_norms.take(classes.len());
                 match scan.block(classes, inverse_norms, &mut buffers) {
-                    Ok((norms, extreme)) => {
+                    Ok((norms, powers)) => {
                         all = all.and(norms);
-                        *rescaled = extreme;
+                        *rescaled = powers;
                     }
                     Err(error) => {
                         *task.found = Err(error);
@@ -205,7 +205,7 @@ impl<A: Float> BlockScan<'_, A> {
             let row = contiguous(self.weights.row(class), &mut buffers.row);
             buffers.squares.push(dot(row, row));
         }
-        let squares = &mut buffers.squares;
+        let squares = &buffers.squares;
         let (smallest, largest) = extremes(squares);
         // Norms in the window are finite and need no rescaling; where the layer normalises, their squares lost nothing.
         let window = |power: i32| scale_by_power(1.0, 2 * power);
@@ -215,7 +215,7 @@ impl<A: Float> BlockScan<'_, A> {
         if !ordinary {
             return self.extreme_block(classes, inverse_norms, &mut buffers.row);
         }
-        for (inverse, square) in inverse_norms.iter_mut().zip(&*squares) {
+        for (inverse, square) in inverse_norms.iter_mut().zip(squares) {
             *inverse = A::narrow(if self.normalised {
                 1.0 / square.sqrt()
             } else {
@@ -232,7 +232,7 @@ impl<A: Float> BlockScan<'_, A> {
     }
 
     /// The same row by row, for blocks with rows whose norm may be anything.
-    #[cold]
+    #[inline(always)]
     fn extreme_block(
         &self,
         classes: Range<usize>,
