@@ -231,5 +231,7 @@ mod tests {
         assert!((jump(PastPi::LinearTail, joint) + 0.117_295_331).abs() < 1e-8);
         assert!((jump(PastPi::EasyMargin, PI / 2.0) - 0.5_f64.sin()).abs() < 1e-8);
         assert!(jump(PastPi::Paper, joint).abs() < 1e-11);
+        // The joint itself is not past it.
+        assert_eq!(psi(PastPi::LinearTail, joint).value(), -1.0);
     }
 }

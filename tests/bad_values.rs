@@ -2,13 +2,17 @@
 
 mod support;
 
-use margin_losses::{Argument, Error, Float, Reduction, Targets};
-use ndarray::{Array1, Array2};
+use core::f64::consts::FRAC_PI_8;
+
+use margin_losses::{
+    Argument, CombinedMargin, Error, Float, JointLoss, NormFace, Reduction, SoftmaxLoss, Targets,
+};
+use ndarray::{Array1, Array2, array};
 use support::refusal::{
     CLASSES, DIMENSION, ROWS, SOME_ROWS, assert_gradients_refused, assert_refused, for_every_loss,
     good, refused_alike, verdicts, weights_argument,
 };
-use support::{Batch, Case, every_loss, narrow};
+use support::{Batch, Case, every_loss, narrow, widen};
 
 fn not_finite<A: Float>(case: &Case<'_, A>) {
     for poison in [A::nan(), A::infinity(), A::neg_infinity()] {
@@ -187,6 +191,10 @@ fn rows_too_short_to_divide_by() {
     );
 }
 
+fn sum<A>(labels: &[usize]) -> Targets<'_, A> {
+    Targets::new(labels).with_reduction(Reduction::Sum)
+}
+
 /// A batch of one dimension, whose features are all `x`.
 fn one_dimension<A: Float>(x: f64, labels: &[usize], weights: &[f64]) -> Batch<A> {
     Batch {
@@ -201,9 +209,6 @@ fn one_dimension<A: Float>(x: f64, labels: &[usize], weights: &[f64]) -> Batch<A
 /// What would be larger than the largest number is refused before anything is written, wherever it is found. `huge` is
 /// about a third of that number and `root` about its square root.
 fn too_large<A: Float>(huge: f64, root: f64) {
-    fn sum<A>(labels: &[usize]) -> Targets<'_, A> {
-        Targets::new(labels).with_reduction(Reduction::Sum)
-    }
     let centers = good().centers;
     let cases = every_loss::<A>(centers.view());
     let named = |name: &str| {
@@ -262,6 +267,168 @@ fn too_large<A: Float>(huge: f64, root: f64) {
 fn results_that_are_too_large() {
     too_large::<f32>(1e38, 1e19);
     too_large::<f64>(6e307, 7.7e153);
+}
+
+/// Both terms of a joint loss are numbers, and their sum is none.
+fn too_large_together<A: Float>(far: f64) {
+    let most = 0.7 * widen(A::max_value());
+    let matrix = |rows: &[[f64; 2]]| {
+        Array2::from_shape_fn((rows.len(), 2), |(i, k)| narrow::<A>(rows[i][k]))
+    };
+
+    // In row 1 a logit that leads by `most`, and as much from λ/2 times the square of a distance; their gradients are far
+    // from either. Where its row weight is 0, it is the row's own loss that is too large.
+    let batch = Batch {
+        features: matrix(&[[0.0, 0.0], [1.0, 0.0]]),
+        weights: matrix(&[[0.0, 0.0], [most, 0.0]]),
+        centers: matrix(&[[1.0 - far, 0.0], [0.0, 0.0]]),
+        labels: vec![1, 0],
+        row_weights: vec![A::one(), A::zero()],
+    };
+    let lambda = 2.0 * (most / far) / far;
+    let loss = JointLoss::new(SoftmaxLoss::new(), batch.centers.view(), lambda).expect("in range");
+    let targets = Targets::new(&batch.labels);
+    let ignored = targets.with_row_weights(&batch.row_weights);
+    for targets in [
+        targets.with_reduction(Reduction::Sum),
+        ignored.with_reduction(Reduction::None),
+    ] {
+        let expected = Error::Overflow {
+            quantity: "loss",
+            argument: Argument::Features,
+            row: 1,
+        };
+        assert_eq!(refused_alike("joint", &loss, &batch, &targets), expected);
+    }
+
+    // In row 2 both pulls along the second axis, times the row's weight.
+    let batch = Batch {
+        features: matrix(&[[0.0; 2]; 3]),
+        weights: matrix(&[[0.0, 1.0], [0.0, -1.0]]),
+        centers: matrix(&[[0.0, 1.0], [0.0, 0.0]]),
+        labels: vec![1, 1, 0],
+        row_weights: vec![narrow(0.5), narrow(-0.25), narrow(most)],
+    };
+    let loss = JointLoss::new(SoftmaxLoss::new(), batch.centers.view(), 1.0).expect("in range");
+    let targets = Targets::new(&batch.labels)
+        .with_row_weights(&batch.row_weights)
+        .with_reduction(Reduction::None);
+    assert_gradients_refused("joint", &loss, &batch, &targets, |error| {
+        *error
+            == Error::Overflow {
+                quantity: "gradient",
+                argument: Argument::Features,
+                row: 2,
+            }
+    });
+}
+
+#[test]
+fn terms_that_are_too_large_together() {
+    too_large_together::<f32>(1e10);
+    too_large_together::<f64>(1e100);
+}
+
+/// Gradients of class weights, of which the shortest is named: it is what its gradient is divided by.
+fn too_long_for_short_classes<A: Float>(shortest: f64, scale: f64, weight: f64) {
+    let named = |row: usize| {
+        move |error: &Error| {
+            *error
+                == Error::Overflow {
+                    quantity: "gradient",
+                    argument: Argument::ClassWeights,
+                    row,
+                }
+        }
+    };
+    let one = A::one();
+    let targets = sum(&[0]);
+    // The rival takes all of the probability, and 10⁹ over its length is no number; all other classes are longer.
+    let loss = NormFace::new(1e6).expect("in range");
+    let heavy = [narrow(1e3)];
+    for rival in [1, 2, 69, 70, 129] {
+        let mut batch = Batch {
+            features: Array2::from_elem((1, 2), one),
+            weights: Array2::from_elem((130, 2), -one),
+            centers: Array2::zeros((130, 2)),
+            labels: vec![0],
+            row_weights: vec![one],
+        };
+        batch.weights.row_mut(0).assign(&array![one, -one]);
+        batch.weights.row_mut(129).fill(narrow(-4.0 * shortest));
+        batch.weights[[rival, 0]] = narrow(shortest);
+        batch.weights[[rival, 1]] = narrow(0.75 * shortest);
+        let targets = targets.with_row_weights(&heavy);
+        assert_gradients_refused("short rival", &loss, &batch, &targets, named(rival));
+    }
+
+    // The same by a target alone, whose ψ has a slope of 4: the slope times s over its length is a number, and so is its
+    // weight times s over its length, but not all three.
+    let loss = CombinedMargin::new(scale, 4.0, 0.0, 0.0).expect("in range");
+    let (sin, cos) = FRAC_PI_8.sin_cos();
+    let mut batch = Batch {
+        features: array![[one, A::zero()]],
+        weights: array![[cos, sin], [1.0, 0.0]].mapv(|v| narrow(1.01 * shortest * v)),
+        centers: Array2::zeros((2, 2)),
+        labels: vec![0],
+        row_weights: vec![narrow(weight)],
+    };
+    batch.weights[[1, 0]] = one;
+    let targets = targets.with_row_weights(&batch.row_weights);
+    assert_gradients_refused("steep target", &loss, &batch, &targets, named(0));
+}
+
+/// A target so steep that by itself it is no number: by the class where that is short, by the feature where the feature is.
+fn too_steep<A: Float>(shortest: f64, scale: f64) {
+    let loss = CombinedMargin::new(scale, 1e3, 0.0, 0.0).expect("in range");
+    for row in SOME_ROWS {
+        for (argument, short) in [(Argument::ClassWeights, 3), (Argument::Features, row)] {
+            let mut batch = good::<A>();
+            batch.labels.fill(0);
+            batch.labels[row] = 3;
+            let rows = match argument {
+                Argument::Features => &mut batch.features,
+                _ => &mut batch.weights,
+            };
+            let length = rows.row(short).mapv(widen).pow2().sum().sqrt();
+            let factor = 1.01 * shortest / length;
+            rows.row_mut(short)
+                .mapv_inplace(|v| narrow(widen(v) * factor));
+            assert_gradients_refused("steep", &loss, &batch, &sum(&batch.labels), |error| {
+                *error
+                    == Error::Overflow {
+                        quantity: "gradient",
+                        argument,
+                        row: short,
+                    }
+            });
+        }
+    }
+}
+
+#[test]
+fn gradients_that_are_too_large_for_short_classes() {
+    too_long_for_short_classes::<f32>(2.0_f64.powi(-120), 50.0, 3.0);
+    too_long_for_short_classes::<f64>(2.0_f64.powi(-1000), 1e6, 8.0);
+    too_steep::<f32>(2.0_f64.powi(-120), 1e3);
+    too_steep::<f64>(2.0_f64.powi(-1000), 1e6);
+}
+
+/// A logit that only its bias takes beyond the largest number.
+#[test]
+fn biases_that_are_too_large() {
+    let most = 0.6 * f64::from(f32::MAX);
+    for bias in [most, -most] {
+        let loss = SoftmaxLoss::with_bias(vec![0.0, bias]).expect("finite");
+        let batch = one_dimension::<f32>(1.0, &[0], &[0.0, bias]);
+        let expected = Error::Overflow {
+            quantity: "logit",
+            argument: Argument::Features,
+            row: 0,
+        };
+        let found = refused_alike("biased", &loss, &batch, &Targets::new(&[0]));
+        assert_eq!(found, expected);
+    }
 }
 
 /// Row weights that multiply a gradient, which the loss alone does not see.

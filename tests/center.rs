@@ -4,7 +4,7 @@ mod support;
 
 use margin_losses::{Argument, CenterLoss, Error, Float, MarginLoss, Reduction, Targets};
 use ndarray::{Array1, Array2, Axis};
-use support::{Batch, SplitMix, bits, narrow, widen};
+use support::{Batch, SplitMix, assert_printed, bits, narrow, widen};
 
 fn stepped<A: Float>(batch: &Batch<A>, alpha: f64) -> Array2<A> {
     let mut centers = batch.centers.clone();
@@ -18,26 +18,18 @@ fn stepped<A: Float>(batch: &Batch<A>, alpha: f64) -> Array2<A> {
     centers
 }
 
-#[track_caller]
-fn assert_printed(found: &[f64], printed: &[f64]) {
-    for (found, printed) in found.iter().zip(printed) {
-        let allowed = (1e-10 * printed.abs()).max(0.5e-12);
-        assert!((found - printed).abs() <= allowed, "{found}, not {printed}");
-    }
-}
-
 #[test]
 fn the_published_step() {
     let centers = stepped(&Batch::<f64>::reference([0, 3, 2]), 0.5);
     let length = centers.mapv(|v| v * v).sum().sqrt();
-    assert_printed(&[length], &[1.014_270_607_904]);
+    assert_printed("‖c‖", &[length], &[1.014_270_607_904]);
     let row = [
         0.210_367_746_202,
         0.037_993_385_125,
         -0.169_311_919_021,
         -0.220_952_625_640,
     ];
-    assert_printed(&centers.row(0).to_vec(), &row);
+    assert_printed("c₀", &centers.row(0).to_vec(), &row);
 }
 
 #[test]
@@ -49,7 +41,7 @@ fn the_published_step_of_a_class_with_two_rows() {
         -0.048_841_717_569,
         0.010_535_290_274,
     ];
-    assert_printed(&centers.row(0).to_vec(), &row);
+    assert_printed("c₀", &centers.row(0).to_vec(), &row);
 }
 
 #[test]

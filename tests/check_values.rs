@@ -9,7 +9,7 @@ use margin_losses::{
     ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float, Margin,
     MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss, Targets,
 };
-use support::{Batch, assert_close, widen};
+use support::{Batch, assert_close, assert_printed, wide, widen};
 
 type Boxed<A> = Box<dyn MarginLoss<A>>;
 
@@ -93,27 +93,14 @@ fn evaluate<A: Float>(name: &str, labels: [usize; 3]) -> [Vec<f64>; 4] {
         .expect("a good batch");
     [
         vec![widen(evaluation.loss())],
-        evaluation.grad_features.iter().map(|&v| widen(v)).collect(),
-        evaluation.grad_weights.iter().map(|&v| widen(v)).collect(),
-        evaluation
-            .grad_learnables
-            .iter()
-            .map(|&v| widen(v))
-            .collect(),
+        wide(&evaluation.grad_features),
+        wide(&evaluation.grad_weights),
+        wide(&evaluation.grad_learnables),
     ]
 }
 
 fn length(vector: &[f64]) -> f64 {
     vector.iter().map(|v| v * v).sum::<f64>().sqrt()
-}
-
-/// Within 1e-10, or half of the last printed decimal.
-#[track_caller]
-fn assert_printed(name: &str, actual: &[f64], printed: &[f64]) {
-    for (&a, &p) in actual.iter().zip(printed) {
-        let allowed = (1e-10 * p.abs()).max(0.5e-12);
-        assert!((a - p).abs() <= allowed, "{name}: {a} instead of {p}");
-    }
 }
 
 #[test]

@@ -7,20 +7,10 @@ mod support;
 
 use margin_losses::{AmSoftmax, Float, MarginLoss, NormFace, Reduction, SoftmaxLoss, Targets};
 use ndarray::{Array2, ArrayView1};
-use support::{SplitMix, narrow, widen};
+use support::{SplitMix, assert_relative, narrow, widen};
 
 /// Where the target leads by this much: the gaps of the promise.
 const GAPS: [f64; 10] = [5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0];
-
-#[track_caller]
-fn assert_relative<A: Float>(what: &str, found: A, expected: f64, tolerance: f64) {
-    let found = widen(found);
-    let off = ((found - expected) / expected).abs();
-    assert!(
-        found == expected || off <= tolerance,
-        "{what}: {found:e} is off by {off:e} from {expected:e}"
-    );
-}
 
 #[track_caller]
 fn assert_all_relative<A: Float>(

@@ -8,11 +8,7 @@ use margin_losses::{
     CosFace, Error, Evaluation, Float, JointLoss, MarginLoss, Reduction, SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
-use support::{Batch, SplitMix, assert_close, every_loss, narrow, truth, widen};
-
-fn flat<A: Float>(matrix: &Array2<A>) -> Vec<f64> {
-    matrix.iter().map(|&v| widen(v)).collect()
-}
+use support::{Batch, SplitMix, assert_close, every_loss, narrow, truth, wide, widen};
 
 /// A batch of one dimension whose rows all have these logits.
 fn given<A: Float>(logits: &[f64], labels: &[usize]) -> Batch<A> {
@@ -29,9 +25,13 @@ fn given<A: Float>(logits: &[f64], labels: &[usize]) -> Batch<A> {
 /// The softmax of given logits agrees with the oracle: the loss, ∂X relative to the sum it is, and every entry of ∂W.
 #[track_caller]
 fn assert_softmax<A: Float>(logits: &[f64], labels: &[usize], tolerance: f64) {
-    let batch = given::<A>(logits, labels);
+    assert_softmax_of(&given::<A>(logits, labels), tolerance);
+}
+
+#[track_caller]
+fn assert_softmax_of<A: Float>(batch: &Batch<A>, tolerance: f64) {
     let loss = SoftmaxLoss::new();
-    let targets = Targets::new(labels).with_reduction(Reduction::Sum);
+    let targets = Targets::new(&batch.labels).with_reduction(Reduction::Sum);
     let found: Evaluation<A> = loss
         .evaluate(batch.features.view(), batch.weights.view(), &targets)
         .expect("a good batch");
@@ -41,8 +41,8 @@ fn assert_softmax<A: Float>(logits: &[f64], labels: &[usize], tolerance: f64) {
     assert_close("L", &[widen(found.loss())], &[expected.loss], tolerance);
     assert_close(
         "∂W",
-        &flat(&found.grad_weights),
-        &flat(&expected.grad_weights),
+        &wide(&found.grad_weights),
+        &wide(&expected.grad_weights),
         tolerance,
     );
     let size = (&expected.coefficients * &exact.weights.t())
@@ -95,6 +95,23 @@ fn logits_that_rise_and_fall_over_the_classes() {
             }
         }
     }
+}
+
+/// Over the same classes the logits of one row rise, of another they fall, and of a third they are all 0.
+#[test]
+fn every_row_has_a_shift_of_its_own() {
+    fn check<A: Float>(tolerance: f64) {
+        for classes in COUNTS.into_iter().filter(|&classes| classes > 1) {
+            for step in [0.7, 13.0, 61.0] {
+                let logits: Vec<f64> = (0..classes).map(|class| step * class as f64).collect();
+                let mut batch = given::<A>(&logits, &[0, classes / 2, classes - 1, 0]);
+                batch.features = array![[1.0], [0.0], [-1.0], [0.5]].mapv(narrow);
+                assert_softmax_of(&batch, tolerance);
+            }
+        }
+    }
+    check::<f32>(2e-6);
+    check::<f64>(1e-12);
 }
 
 /// A class of its own in its block, and every class far from it.

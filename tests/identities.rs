@@ -8,17 +8,13 @@ use margin_losses::{
 };
 use ndarray::{Array2, Axis};
 use support::{
-    Batch, Layer, Snapshot, SplitMix, assert_close, bits, every_loss, narrow, truth, widen,
+    Batch, Layer, Snapshot, SplitMix, assert_close, bits, every_loss, narrow, truth, wide, widen,
 };
 
 fn evaluate<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<A> {
     let targets = Targets::new(&batch.labels);
     let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets);
     found.unwrap_or_else(|error| panic!("{loss:?}: {error}"))
-}
-
-fn flat<A: Float>(matrix: &Array2<A>) -> Vec<f64> {
-    matrix.iter().map(|&v| widen(v)).collect()
 }
 
 /// The inner product of each row with the same row of its gradient, over the product of their lengths.
@@ -97,61 +93,68 @@ fn the_softmax_moves_no_common_part() {
 }
 
 /// Every row by its own power of two: the loss keeps its bits, and the gradients are those divided by the powers.
-fn rescaled<A: Float>(largest_power: i32) {
-    let batch = Batch::<A>::random(74, 5, 33, 6);
-    let mut rng = SplitMix(75);
-    for power in [1, 20, largest_power] {
-        let mut powers = |rows: usize| -> Vec<i32> {
-            let sign = |even| if even { power } else { -power };
-            (0..rows)
-                .map(|_| sign(rng.bits().is_multiple_of(2)))
-                .collect()
-        };
-        let (x_powers, w_powers) = (powers(5), powers(33));
-        let multiply = |matrix: &Array2<A>, powers: &[i32], sign: i32| {
-            Array2::from_shape_fn(matrix.dim(), |(i, j)| {
-                narrow::<A>(widen(matrix[[i, j]]) * 2.0_f64.powi(sign * powers[i]))
-            })
-        };
-        for case in every_loss(batch.centers.view()) {
-            let free_norm = matches!(case.formula.layer, Layer::FreeNorm);
-            if !case.is_angular() && !free_norm {
-                continue;
-            }
-            let x_powers = if free_norm {
-                vec![0; 5]
-            } else {
-                x_powers.clone()
-            };
-            let mut scaled = batch.clone();
-            scaled.features = multiply(&batch.features, &x_powers, 1);
-            scaled.weights = multiply(&batch.weights, &w_powers, 1);
-            let (plain, found) = (
-                evaluate(&*case.loss, &batch),
-                evaluate(&*case.loss, &scaled),
-            );
-            let what = format!("{} at 2^±{power}", case.name);
-            assert_eq!(
-                Snapshot::of_forward(&plain.forward),
-                Snapshot::of_forward(&found.forward),
-                "{what}"
-            );
-            for (plain, found, powers) in [
-                (&plain.grad_features, &found.grad_features, &x_powers),
-                (&plain.grad_weights, &found.grad_weights, &w_powers),
-            ] {
-                let expected = multiply(plain, powers, -1);
-                assert_eq!(bits(found), bits(&expected), "{what}");
-            }
+fn rescaled<A: Float>(batch: &Batch<A>, x_powers: &[i32], w_powers: &[i32]) {
+    let multiply = |matrix: &Array2<A>, powers: &[i32], sign: i32| {
+        Array2::from_shape_fn(matrix.dim(), |(i, j)| {
+            narrow::<A>(widen(matrix[[i, j]]) * 2.0_f64.powi(sign * powers[i]))
+        })
+    };
+    for case in every_loss(batch.centers.view()) {
+        let free_norm = matches!(case.formula.layer, Layer::FreeNorm);
+        if !case.is_angular() && !free_norm {
+            continue;
+        }
+        let zeros = vec![0; x_powers.len()];
+        let x_powers = if free_norm { &zeros } else { x_powers };
+        let mut scaled = batch.clone();
+        scaled.features = multiply(&batch.features, x_powers, 1);
+        scaled.weights = multiply(&batch.weights, w_powers, 1);
+        let (plain, found) = (evaluate(&*case.loss, batch), evaluate(&*case.loss, &scaled));
+        let what = format!("{} at 2^{w_powers:?}", case.name);
+        assert_eq!(
+            Snapshot::of_forward(&plain.forward),
+            Snapshot::of_forward(&found.forward),
+            "{what}"
+        );
+        for (plain, found, powers) in [
+            (&plain.grad_features, &found.grad_features, x_powers),
+            (&plain.grad_weights, &found.grad_weights, w_powers),
+        ] {
+            let expected = multiply(plain, powers, -1);
+            assert_eq!(bits(found), bits(&expected), "{what}");
         }
     }
 }
 
 #[test]
 fn powers_of_two_leave_the_loss_and_divide_the_gradient() {
-    rescaled::<f64>(400);
+    fn check<A: Float>(largest_power: i32) {
+        let batch = Batch::<A>::random(74, 5, 33, 6);
+        let mut rng = SplitMix(75);
+        for power in [1, 20, largest_power] {
+            let mut powers = |rows: usize| -> Vec<i32> {
+                let mut sign = || if rng.bits().is_multiple_of(2) { 1 } else { -1 };
+                (0..rows).map(|_| sign() * power).collect()
+            };
+            rescaled(&batch, &powers(5), &powers(33));
+        }
+    }
+    check::<f64>(400);
     // Entries of the gradient down to 2⁻⁴⁶ of its unit are then still normal numbers.
-    rescaled::<f32>(80);
+    check::<f32>(80);
+}
+
+/// Rows that are all alike in length, around the lengths from which on a block is rescaled for the products.
+#[test]
+fn lengths_at_which_a_block_is_rescaled() {
+    fn check<A: Float>(window: i32) {
+        let batch = Batch::<A>::random(76, 3, 5, 4);
+        for power in (-window - 3..=3 - window).chain(window - 3..=window + 3) {
+            rescaled(&batch, &[0; 3], &[power; 5]);
+        }
+    }
+    check::<f64>(200);
+    check::<f32>(16);
 }
 
 /// The two losses and all gradients agree to this many parts of the largest entry.
@@ -163,14 +166,14 @@ fn assert_same(what: &str, a: &dyn MarginLoss<f64>, b: &dyn MarginLoss<f64>, tol
         assert_close(what, &[a.loss()], &[b.loss()], tolerance);
         assert_close(
             what,
-            &flat(&a.grad_features),
-            &flat(&b.grad_features),
+            &wide(&a.grad_features),
+            &wide(&b.grad_features),
             tolerance,
         );
         assert_close(
             what,
-            &flat(&a.grad_weights),
-            &flat(&b.grad_weights),
+            &wide(&a.grad_weights),
+            &wide(&b.grad_weights),
             tolerance,
         );
     }
@@ -274,7 +277,7 @@ fn simplex_data_reach_the_lower_bound() {
             (bound - printed).abs() <= 1e-6 * printed.max(0.5),
             "{bound} is published as {printed}"
         );
-        assert_all_below("∂X", &flat(&found.grad_features), 1e-15);
-        assert_all_below("∂W", &flat(&found.grad_weights), 1e-15);
+        assert_all_below("∂X", &wide(&found.grad_features), 1e-15);
+        assert_all_below("∂W", &wide(&found.grad_weights), 1e-15);
     }
 }

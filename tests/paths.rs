@@ -4,15 +4,11 @@ mod support;
 
 use margin_losses::{ArcFace, Argument, ClassBlock, Error, Evaluation, Float, MarginLoss, Targets};
 use ndarray::{Array2, Zip, s};
-use support::{Batch, Snapshot, assert_close, every_loss, narrow, widen};
+use support::{Batch, Snapshot, assert_close, every_loss, narrow, wide, widen};
 
 /// Two tiles of rows, several blocks of classes, and neither divides evenly.
 fn large<A: Float>() -> Batch<A> {
     Batch::random(7, 300, 1_237, 19)
-}
-
-fn flat<A: Float>(values: &Array2<A>) -> Vec<f64> {
-    values.iter().map(|&value| widen(value)).collect()
 }
 
 fn limits<A: Float>(tolerance: f64) {
@@ -36,9 +32,9 @@ fn limits<A: Float>(tolerance: f64) {
                         tolerance,
                     );
                     let (found, expected) =
-                        (flat(&tight.grad_features), flat(&whole.grad_features));
+                        (wide(&tight.grad_features), wide(&whole.grad_features));
                     assert_close(&name("∂X"), &found, &expected, tolerance);
-                    let (found, expected) = (flat(&tight.grad_weights), flat(&whole.grad_weights));
+                    let (found, expected) = (wide(&tight.grad_weights), wide(&whole.grad_weights));
                     assert_close(&name("∂W"), &found, &expected, tolerance);
                     tried += 1;
                 }

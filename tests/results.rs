@@ -2,26 +2,18 @@
 
 mod support;
 
-use margin_losses::{Evaluation, Float, Reduction, Targets};
-use ndarray::{Array2, Axis};
-use support::{Batch, Snapshot, assert_close, bits, every_loss, narrow, widen};
-
-fn flat<A: Float>(matrix: &Array2<A>) -> Vec<f64> {
-    matrix.iter().map(|&v| widen(v)).collect()
-}
+use margin_losses::{ArcFace, Evaluation, Float, JointLoss, Reduction, Targets};
+use ndarray::{Array2, Axis, ShapeBuilder, array};
+use support::{Batch, Snapshot, assert_close, bits, every_loss, narrow, wide, widen};
 
 /// L and all gradients, end to end.
 fn parts<A: Float>(evaluation: &Evaluation<A>) -> [Vec<f64>; 5] {
     [
         vec![widen(evaluation.loss())],
-        flat(&evaluation.grad_features),
-        flat(&evaluation.grad_weights),
-        evaluation
-            .grad_learnables
-            .iter()
-            .map(|&v| widen(v))
-            .collect(),
-        flat(&evaluation.grad_centers),
+        wide(&evaluation.grad_features),
+        wide(&evaluation.grad_weights),
+        wide(&evaluation.grad_learnables),
+        wide(&evaluation.grad_centers),
     ]
 }
 
@@ -75,6 +67,45 @@ fn reuse<A: Float>() {
 fn an_evaluation_can_be_used_again() {
     reuse::<f32>();
     reuse::<f64>();
+}
+
+/// Arrays of the right shape in another order are the caller's to bring, and are replaced.
+#[test]
+fn an_evaluation_may_have_arrays_in_another_order() {
+    let batch = Batch::<f64>::random(95, 7, 11, 3);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let targets = Targets::new(&batch.labels);
+    for case in every_loss(batch.centers.view()) {
+        let mut evaluation = Evaluation::new();
+        evaluation.grad_features = Array2::zeros(batch.features.dim().f());
+        evaluation.grad_weights = Array2::zeros(batch.weights.dim().f());
+        evaluation.grad_centers = Array2::zeros(batch.centers.dim().f());
+        let result = case.loss.evaluate_into(x, w, &targets, &mut evaluation);
+        assert_eq!(result, Ok(()), "{}", case.name);
+        let fresh = case.loss.evaluate(x, w, &targets).expect("a good batch");
+        assert!(
+            Snapshot::of(&evaluation) == Snapshot::of(&fresh),
+            "{}",
+            case.name
+        );
+    }
+}
+
+/// Where another class is as near as the target, the row is not classified right.
+#[test]
+fn a_tie_is_not_right() {
+    let features = array![[1.0, 0.0], [2.0, 0.0]];
+    let weights = array![[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]];
+    let targets = Targets::new(&[0, 1]);
+    for case in every_loss::<f64>(weights.view()) {
+        let found = case
+            .loss
+            .forward(features.view(), weights.view(), &targets)
+            .expect("a good batch");
+        let biased = case.name.contains("bias");
+        let right = found.correct.iter().any(|&right| right);
+        assert!(biased || !right, "{}", case.name);
+    }
 }
 
 #[test]
@@ -233,15 +264,23 @@ fn classes_may_be_renamed() {
         assert_close(&case.name, &[renamed.loss()], &[plain.loss()], 1e-13);
         assert_close(
             &case.name,
-            &flat(&renamed.grad_features),
-            &flat(&plain.grad_features),
+            &wide(&renamed.grad_features),
+            &wide(&plain.grad_features),
             1e-13,
         );
         assert_close(
             &case.name,
-            &flat(&renamed.grad_weights),
-            &flat(&expected),
+            &wide(&renamed.grad_weights),
+            &wide(&expected),
             1e-13,
         );
     }
+}
+
+#[test]
+fn a_joint_loss_says_what_it_was_made_of() {
+    let batch = Batch::<f64>::random(3, 4, 5, 2);
+    let classifier = ArcFace::new(32.0, 0.25).expect("in range");
+    let joint = JointLoss::new(classifier, batch.centers.view(), 0.125).expect("in range");
+    assert_eq!((joint.classifier(), joint.lambda()), (&classifier, 0.125));
 }

@@ -12,16 +12,7 @@ use margin_losses::{
     ClassBlock, Evaluation, Float, MarginLoss, NormFace, Reduction, SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, ArrayView1};
-use support::{narrow, widen};
-
-#[track_caller]
-fn assert_relative(what: &str, found: f64, expected: f64, tolerance: f64) {
-    let off = ((found - expected) / expected).abs();
-    assert!(
-        off <= tolerance,
-        "{what}: {found:e} instead of {expected:e}, off by {off:e}"
-    );
-}
+use support::{assert_relative, narrow, widen};
 
 /// C equal logits have the loss ln C, and a gradient that is the same for every class but the target.
 fn equal_classes<A: Float>(classes: usize, scratch_limit: usize, tolerance: f64) {

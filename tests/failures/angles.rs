@@ -6,8 +6,8 @@ use margin_losses::schedule::LambdaAnnealing;
 use margin_losses::{ASoftmax, Angle, ArcFace, Float, Margin, MarginLoss, PastPi, Targets};
 use ndarray::array;
 
-use super::support::{Batch, Snapshot, check_gradient, derivative, every_loss};
-use super::{assert_relative, in_both_types};
+use super::in_both_types;
+use super::support::{Batch, Snapshot, assert_relative, check_gradient, derivative, every_loss};
 
 const STEPS: u32 = 1_000_000;
 

@@ -10,8 +10,8 @@ use super::support::refusal::{
     CLASSES, DIMENSION, ROWS, SOME_ROWS, assert_refused, for_every_loss, good, refused_alike,
     weights_argument,
 };
-use super::support::{Batch, Case, Squared, assert_close, bits, every_loss, narrow, widen};
-use super::{assert_finite, flat, in_both_types};
+use super::support::{Batch, Case, Squared, assert_close, bits, every_loss, narrow, wide, widen};
+use super::{assert_finite, in_both_types};
 
 /// No label is wrapped around, taken for another shard's, or for «ignore this row».
 fn labels<A: Float>(case: &Case<'_, A>) {
@@ -88,22 +88,21 @@ fn ignored<A: Float>() {
         }
         // A product of other shapes may round in another order.
         let tolerance = 64.0 * widen(A::epsilon());
-        let wide = |values: &ndarray::Array1<A>| values.mapv(widen).to_vec();
         let close = |found: &[f64], expected: &[f64]| {
             assert_close(&case.name, found, expected, tolerance);
         };
         close(&wide(&select(&all.row_losses)), &wide(&few.row_losses));
         close(&[widen(found.loss())], &[widen(expected.loss())]);
         close(
-            &flat(&found.grad_features.select(Axis(0), &kept)),
-            &flat(&expected.grad_features),
+            &wide(&found.grad_features.select(Axis(0), &kept)),
+            &wide(&expected.grad_features),
         );
-        close(&flat(&found.grad_weights), &flat(&expected.grad_weights));
+        close(&wide(&found.grad_weights), &wide(&expected.grad_weights));
         close(
             &wide(&found.grad_learnables),
             &wide(&expected.grad_learnables),
         );
-        close(&flat(&found.grad_centers), &flat(&expected.grad_centers));
+        close(&wide(&found.grad_centers), &wide(&expected.grad_centers));
     }
 }
 

@@ -4,8 +4,10 @@ use margin_losses::{ClassBlock, Evaluation, Float, Reduction, Targets};
 use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 
-use super::support::{Batch, LAYOUTS, Snapshot, assert_close, every_loss, narrow, truth, widen};
-use super::{evaluate, flat, in_both_types};
+use super::support::{
+    Batch, LAYOUTS, Snapshot, assert_close, every_loss, narrow, truth, wide, widen,
+};
+use super::{evaluate, in_both_types};
 
 /// `layouts.rs` beside this folder has every pair of layouts, the other methods and larger batches.
 fn strides<A: Float>() {
@@ -80,10 +82,10 @@ fn more_rows_than_classes<A: Float>() {
             close("L", &[widen(found.loss())], &[exact.loss]);
             close(
                 "∂X",
-                &flat(&found.grad_features),
-                &flat(&exact.grad_features),
+                &wide(&found.grad_features),
+                &wide(&exact.grad_features),
             );
-            close("∂W", &flat(&found.grad_weights), &flat(&exact.grad_weights));
+            close("∂W", &wide(&found.grad_weights), &wide(&exact.grad_weights));
         }
     }
 }

@@ -3,8 +3,10 @@
 use margin_losses::{CenterLoss, Float, JointLoss, MarginLoss, Reduction, SoftmaxLoss, Targets};
 use ndarray::{Array1, Array2, Axis, concatenate};
 
-use super::support::{Batch, Snapshot, SplitMix, assert_close, bits, every_loss, narrow, widen};
-use super::{assert_relative, evaluate, flat, in_both_types};
+use super::support::{
+    Batch, Snapshot, SplitMix, assert_close, assert_relative, bits, every_loss, narrow, wide, widen,
+};
+use super::{evaluate, in_both_types};
 
 fn stepped<A: Float>(batch: &Batch<A>, alpha: f64) -> Array2<A> {
     let mut centers = batch.centers.clone();
@@ -146,10 +148,10 @@ fn upstream<A: Float>() {
                 let found = case.loss.evaluate(x, w, &targets).expect("a good batch");
                 assert_eq!(found.grad_features.dim(), (rows, 3), "{}", case.name);
                 [
-                    flat(&found.grad_features),
-                    flat(&found.grad_weights),
-                    flat(&found.grad_centers),
-                    found.grad_learnables.iter().map(|&v| widen(v)).collect(),
+                    wide(&found.grad_features),
+                    wide(&found.grad_weights),
+                    wide(&found.grad_centers),
+                    wide(&found.grad_learnables),
                 ]
             };
             let plain = of(1.0);

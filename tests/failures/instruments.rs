@@ -3,8 +3,8 @@
 use margin_losses::{Evaluation, Float, Reduction};
 use ndarray::s;
 
-use super::support::{Batch, Truth, close_to_largest, every_loss, truth, widen};
-use super::{evaluate, flat, in_both_types};
+use super::support::{Batch, Truth, close_to_largest, every_loss, truth, wide, widen};
+use super::{evaluate, in_both_types};
 
 /// What `oracle.rs` asks of an evaluation, as a verdict.
 fn accepted<A: Float>(found: &Evaluation<A>, exact: &Truth) -> bool {
@@ -19,13 +19,13 @@ fn accepted<A: Float>(found: &Evaluation<A>, exact: &Truth) -> bool {
             &found.forward.row_losses.mapv(widen).to_vec(),
             &exact.row_losses,
         )
-        && close(&flat(&found.grad_features), &flat(&exact.grad_features))
-        && close(&flat(&found.grad_weights), &flat(&exact.grad_weights))
+        && close(&wide(&found.grad_features), &wide(&exact.grad_features))
+        && close(&wide(&found.grad_weights), &wide(&exact.grad_weights))
         && close(
             &found.grad_learnables.mapv(widen).to_vec(),
             &exact.grad_learnables,
         )
-        && close(&flat(&found.grad_centers), &flat(&exact.grad_centers))
+        && close(&wide(&found.grad_centers), &wide(&exact.grad_centers))
 }
 
 /// Whatever can go wrong with an evaluation is seen by the comparison with the oracle, for every loss.

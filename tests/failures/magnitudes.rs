@@ -7,8 +7,8 @@ use margin_losses::{
 use ndarray::{Array1, Array2, Axis, array};
 
 use super::support::refusal::{self, SOME_ROWS, assert_refused, for_every_loss};
-use super::support::{Batch, Case, Snapshot, bits, every_loss, narrow, widen};
-use super::{assert_finite, assert_relative, evaluate, in_both_types};
+use super::support::{Batch, Case, Snapshot, assert_relative, bits, every_loss, narrow, widen};
+use super::{assert_finite, evaluate, in_both_types};
 
 /// Two classes whose cosines are `target` and `other`, exactly.
 fn two_classes<A: Float>(loss: &dyn MarginLoss<A>, target: f64, other: f64) -> Evaluation<A> {

@@ -15,8 +15,7 @@ mod magnitudes;
 mod poles;
 
 use margin_losses::{Evaluation, Float, MarginLoss, Targets};
-use ndarray::Array2;
-use support::{Batch, widen};
+use support::Batch;
 
 /// The mean loss of a batch and its gradients.
 #[track_caller]
@@ -24,19 +23,6 @@ fn evaluate<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<
     let targets = Targets::new(&batch.labels);
     loss.evaluate(batch.features.view(), batch.weights.view(), &targets)
         .unwrap_or_else(|error| panic!("{loss:?}: {error}"))
-}
-
-fn flat<A: Float>(matrix: &Array2<A>) -> Vec<f64> {
-    matrix.iter().map(|&v| widen(v)).collect()
-}
-
-#[track_caller]
-fn assert_relative(what: &str, found: f64, expected: f64, tolerance: f64) {
-    let off = ((found - expected) / expected).abs();
-    assert!(
-        found == expected || off <= tolerance,
-        "{what}: {found:e} instead of {expected:e}, off by {off:e}"
-    );
 }
 
 /// Every number that an evaluation shows is finite.

@@ -6,9 +6,10 @@ use margin_losses::{ArcFace, Float, MarginLoss, Reduction, Targets};
 use ndarray::{Array2, array};
 
 use super::support::{
-    Batch, Case, assert_close, every_loss, largest, max_difference, narrow, truth, widen,
+    Batch, Case, assert_close, assert_relative, every_loss, largest, max_difference, narrow, truth,
+    wide, widen,
 };
-use super::{assert_finite, assert_relative, evaluate, flat, in_both_types};
+use super::{assert_finite, evaluate, in_both_types};
 
 /// A unit in the last place of 1.
 fn unit<A: Float>() -> f64 {
@@ -41,7 +42,7 @@ fn assert_sound<A: Float>(case: &Case<'_, A>, batch: &Batch<A>, what: &str, grad
             ("∂X", &found.grad_features, &exact.grad_features),
             ("∂W", &found.grad_weights, &exact.grad_weights),
         ] {
-            let (found, exact) = (flat(found), flat(exact));
+            let (found, exact) = (wide(found), wide(exact));
             let off = max_difference(&found, &exact);
             assert!(
                 off <= tolerance * largest(&exact),
@@ -120,7 +121,7 @@ fn on_another_class<A: Float>() {
                         (&found.grad_features, &exact.grad_features),
                         (&found.grad_weights, &exact.grad_weights),
                     ] {
-                        assert_close(&what, &flat(found), &flat(exact), tolerance);
+                        assert_close(&what, &wide(found), &wide(exact), tolerance);
                     }
                 }
             }

@@ -8,6 +8,11 @@ pub(crate) fn widen<A: Float>(value: A) -> f64 {
     value.to_f64().expect("a float")
 }
 
+/// All entries in `f64`, exactly.
+pub(crate) fn wide<'a, A: Float>(values: impl IntoIterator<Item = &'a A>) -> Vec<f64> {
+    values.into_iter().map(|&value| widen(value)).collect()
+}
+
 /// To the element type, rounded.
 pub(crate) fn narrow<A: Float>(value: f64) -> A {
     num_traits::cast(value).expect("a float")

@@ -39,6 +39,30 @@ pub(crate) fn assert_close(what: &str, actual: &[f64], expected: &[f64], toleran
     );
 }
 
+/// Fails, with the numbers, unless one number is close to another, relative to that.
+#[track_caller]
+pub(crate) fn assert_relative<A: Float>(what: &str, found: A, expected: f64, tolerance: f64) {
+    let found = widen(found);
+    let off = ((found - expected) / expected).abs();
+    assert!(
+        found == expected || off <= tolerance,
+        "{what}: {found:e} instead of {expected:e}, off by {off:e}"
+    );
+}
+
+/// Fails unless the numbers are those that were printed with ten digits, or with twelve places.
+#[track_caller]
+pub(crate) fn assert_printed(what: &str, found: &[f64], printed: &[f64]) {
+    assert_eq!(found.len(), printed.len(), "{what}");
+    for (&found, &printed) in found.iter().zip(printed) {
+        let allowed = (1e-10 * printed.abs()).max(0.5e-12);
+        assert!(
+            (found - printed).abs() <= allowed,
+            "{what}: {found} instead of {printed}"
+        );
+    }
+}
+
 /// The largest of the relative errors, for reports.
 pub(crate) fn worst(actual: &[f64], expected: &[f64]) -> f64 {
     max_difference(actual, expected) / largest(expected)

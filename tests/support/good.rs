@@ -59,7 +59,3 @@ pub(crate) fn evaluate<A: Float>(
     let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets);
     found.ok()
 }
-
-pub(crate) fn wide<'a, A: Float>(values: impl IntoIterator<Item = &'a A>) -> Vec<f64> {
-    values.into_iter().map(|&v| widen(v)).collect()
-}

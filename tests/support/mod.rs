@@ -21,13 +21,14 @@ mod spec;
 mod tape;
 mod tolerance;
 
-pub(crate) use batch::{Batch, SplitMix, narrow, widen, widened};
+pub(crate) use batch::{Batch, SplitMix, narrow, wide, widen, widened};
 pub(crate) use compare::{
-    Snapshot, assert_close, bits, close_to_largest, largest, max_difference, worst,
+    Snapshot, assert_close, assert_printed, assert_relative, bits, close_to_largest, largest,
+    max_difference, worst,
 };
 pub(crate) use differences::{Derivative, check_gradient, derivative};
 pub(crate) use exact::{Scaled, Sum, times_two_to};
-pub(crate) use good::{Good, evaluate, wide};
+pub(crate) use good::{Good, evaluate};
 pub(crate) use judge::{Verdict, compare, judge};
 pub(crate) use layout::{LAYOUTS, Laid, Layout, step};
 pub(crate) use losses::{Case, every_loss, every_spec, weights_may_be_zero};
