@@ -24,6 +24,7 @@ files! {
     "bad_input.rs" t10_bad_input,
     "bad_parameters.rs" t11_bad_parameters,
     "bad_values.rs" t12_bad_values,
+    "overflow.rs" t12_overflow,
     "closed_forms.rs" t13_closed_forms,
     "confident.rs" t14_confident,
     "failures/main.rs" t15_failures,

@@ -2,7 +2,10 @@
 
 mod support;
 
-use margin_losses::{ArcFace, Evaluation, Float, JointLoss, Reduction, Targets};
+use margin_losses::{
+    ArcFace, CosFace, Error, Evaluation, Float, JointLoss, MarginLoss, MarginSoftmax, NormFace,
+    Reduction, Targets,
+};
 use ndarray::{Array2, Axis, ShapeBuilder, array};
 use support::{Batch, Snapshot, assert_close, bits, every_loss, narrow, wide, widen};
 
@@ -67,6 +70,31 @@ fn reuse<A: Float>() {
 fn an_evaluation_can_be_used_again() {
     reuse::<f32>();
     reuse::<f64>();
+}
+
+/// The working memory that is reported is the one that a limit counts, to the byte, whatever was evaluated before.
+#[test]
+fn scratch_is_counted_to_the_byte() {
+    let [small, large] = [(3, 5), (40, 300)].map(|(n, c)| Batch::<f32>::random(96, n, c, 6));
+    let loss = ArcFace::default();
+    let run = |batch: &Batch<f32>, evaluation: &mut Evaluation<f32>| {
+        let (x, w) = (batch.features.view(), batch.weights.view());
+        let targets = Targets::new(&batch.labels);
+        loss.evaluate_into(x, w, &targets, evaluation)?;
+        Ok::<usize, Error>(evaluation.scratch_bytes())
+    };
+    let used = run(&large, &mut Evaluation::new()).expect("a good batch");
+    let mut kept = Evaluation::with_scratch_limit(used);
+    let little = run(&small, &mut kept).expect("a small batch");
+    assert!(0 < little && little < used, "{little} and {used}");
+    assert_eq!(run(&large, &mut kept), Ok(used));
+    assert_eq!(run(&small, &mut kept), Ok(used), "memory is kept");
+    match run(&large, &mut Evaluation::with_scratch_limit(used - 1)) {
+        Ok(less) => assert!(less < used, "{less} of {used}"),
+        Err(error) => panic!("there are plans that need less: {error}"),
+    }
+    let debug = format!("{kept:?}");
+    assert!(debug.contains(&format!("bytes: {used}")), "{debug}");
 }
 
 /// Arrays of the right shape in another order are the caller's to bring, and are replaced.
@@ -283,4 +311,13 @@ fn a_joint_loss_says_what_it_was_made_of() {
     let classifier = ArcFace::new(32.0, 0.25).expect("in range");
     let joint = JointLoss::new(classifier, batch.centers.view(), 0.125).expect("in range");
     assert_eq!((joint.classifier(), joint.lambda()), (&classifier, 0.125));
+}
+
+#[test]
+fn a_learned_scale_can_be_set() {
+    let mut norm_face = NormFace::learned(10.0).expect("in range");
+    let mut own = MarginSoftmax::learned(CosFace::default(), 10.0).expect("in range");
+    assert_eq!(norm_face.set_scale(12.5), Ok(()));
+    assert_eq!(own.set_scale(12.5), Ok(()));
+    assert_eq!((norm_face.scale(), own.scale()), (12.5, 12.5));
 }
