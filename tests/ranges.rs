@@ -150,3 +150,15 @@ fn sums_of_coefficients_that_are_too_large() -> Result<(), Error> {
     );
     Ok(())
 }
+
+#[test]
+fn a_zero_feature_that_keeps_its_length_is_pulled_along_the_weights() -> Result<(), Error> {
+    let features = Array2::<f64>::zeros((1, 2));
+    let weights = array![[3.0, 0.0], [0.0, 0.25]];
+    let out =
+        ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &Targets::new(&[0]))?;
+    // Both logits are 0: ∂x = (ŵ₀ + ŵ₁)/2 − ŵ₀, and ∂W is a multiple of x.
+    assert_eq!(out.grad_features, array![[-0.5, 0.5]]);
+    assert_eq!(out.grad_weights, Array2::<f64>::zeros((2, 2)));
+    Ok(())
+}
