@@ -140,9 +140,10 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
         targets: &Targets<'_, A>,
     ) -> Result<(), Error> {
         let negligible = A::max_value() * A::epsilon() / A::narrow(4.0);
-        let entries = || term.grad_features.iter().chain(&term.forward.row_losses);
-        if entries().all(|entry| entry.abs() <= negligible) && term.forward.loss.abs() <= negligible
-        {
+        let mut entries = (term.grad_features.iter())
+            .chain(&term.forward.row_losses)
+            .chain([&term.forward.loss]);
+        if entries.all(|entry| entry.abs() <= negligible) {
             return Ok(());
         }
         let mut aside = self.classifier.evaluate(features, weights, targets)?;

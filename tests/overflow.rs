@@ -139,6 +139,15 @@ fn too_large_together<A: Float>(far: f64) {
         .with_reduction(Reduction::None);
     let expected = is_gradient(Argument::Features, 2);
     assert_gradients_refused("joint", &loss, &batch, &targets, expected);
+
+    // A third of that weight is no reason to refuse.
+    let mut lighter = batch.clone();
+    lighter.row_weights[2] = narrow(most / 3.0);
+    let targets = targets.with_row_weights(&lighter.row_weights);
+    assert_eq!(
+        verdicts("joint", &loss, &lighter, &targets),
+        [(); 4].map(Ok)
+    );
 }
 
 #[test]

@@ -32,6 +32,21 @@ fn weights_of_tiny_features() -> Result<(), Error> {
     Ok(())
 }
 
+/// The same for rows that are as heavy as their features are tiny.
+#[test]
+fn weights_of_tiny_features_in_heavy_rows() -> Result<(), Error> {
+    let weights = array![[0.0], [0.0]];
+    for power in [100, 500, 900, 1000] {
+        let (size, weight) = (2.0_f64.powi(-power), 2.0_f64.powi(power));
+        let row_weights = [weight, 0.0];
+        let features = array![[size], [0.5]];
+        let targets = sum(&[0, 1]).with_row_weights(&row_weights);
+        let out = SoftmaxLoss::new().evaluate(features.view(), weights.view(), &targets)?;
+        assert_eq!(out.grad_weights, array![[-0.5], [0.5]], "2^±{power}");
+    }
+    Ok(())
+}
+
 /// The same for the normalised layer that keeps the length of its features.
 #[test]
 fn normalised_weights_of_tiny_features() -> Result<(), Error> {

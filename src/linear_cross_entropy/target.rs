@@ -233,13 +233,12 @@ fn target<A: Float>(
 
     let (mut x_steepest, mut w_steepest) = (0.0, 0.0);
     if !pair.by_feature.is_empty() {
-        let turns = by_x.tangent != 0.0 || by_w.tangent != 0.0;
-        let (shorter, (at_x, at_w)): (&[f64], _) = match &plane {
-            Some(plane) if turns => {
+        let (shorter, (at_x, at_w)): (&[f64], _) = match (&head.layer, &plane) {
+            (Layer::Linear { .. }, _) | (_, None) => (x, Default::default()),
+            (_, Some(plane)) => {
                 let shorter = if plane.acute { delta } else { sigma };
                 (shorter, plane.tangents(x, w, shorter))
             }
-            _ => (x, Default::default()),
         };
         let vectors = [x, w, shorter];
         x_steepest = write(by_x, vectors, (at_x, x), entries, pair.by_feature);
