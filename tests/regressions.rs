@@ -61,6 +61,22 @@ fn normalised_weights_of_tiny_features() -> Result<(), Error> {
     Ok(())
 }
 
+/// Features times rᵢ/N were taken for zeros if they are below the least number, though 1/‖w‖ brings their gradient back.
+#[test]
+fn short_weights_of_the_least_features() -> Result<(), Error> {
+    let mut features = Array2::zeros((6, 2));
+    features.column_mut(0).fill(5e-324);
+    let short = 2.0_f64.powi(-990);
+    let weights = array![[short, 0.0], [0.0, short]];
+    let targets = Targets::new(&[0; 6]);
+    let out = ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &targets)?;
+    // ∂w₁ = p₁ x/‖w₁‖ with p₁ = ½.
+    let found: Vec<f64> = out.grad_weights.iter().copied().collect();
+    let expected = [0.0, 0.0, 2.0_f64.powi(-85), 0.0];
+    assert_close("∂W", &found, &expected, 1e-15);
+    Ok(())
+}
+
 /// ‖x‖ · (1/‖x‖) was formed, which is infinite (or NaN) if the feature is subnormal.
 #[test]
 fn subnormal_features_that_keep_their_length() -> Result<(), Error> {

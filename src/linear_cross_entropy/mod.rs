@@ -416,11 +416,9 @@ impl<'a, A: Float> Passed<'a, A> {
 
     /// What the backward pass takes: the batch, the coefficients, working memory, and blocks to hand out.
     fn backward(&mut self) -> (&Batch<'a, A>, Coefficients<'_, A>, Buffers<'_, A>, &mut [A]) {
-        let boost = if self.weight_gradient_bound > 0.0 {
-            A::MAX_EXPONENT - rows::binary_exponent(self.weight_gradient_bound)
-        } else {
-            0
-        };
+        // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
+        let bound = self.weight_gradient_bound.max(f64::from_bits(1));
+        let boost = A::MAX_EXPONENT - rows::binary_exponent(bound);
         // The sums have served: what the backward pass works in takes their place.
         let features = &mut *self.sums.accumulators;
         let (kept, tiles): (_, &mut [A]) = if self.batch.plan.keeps {

@@ -182,15 +182,10 @@ pub(crate) fn truth(
         if let Some((lambda, centers)) = &formula.centers {
             let center = centers.as_ref().unwrap_or(&batch.weights).row(label);
             let apart = &x - &center;
-            // Scaled down where the square may overflow though λ times it does not.
-            let long = apart.iter().any(|entry| entry.abs() > 1e150);
-            let scale = if long { 0.5_f64.powi(64) } else { 1.0 };
-            let scaled_down = &apart * scale;
-            let square = dot(
-                scaled_down.as_slice().expect("fresh"),
-                scaled_down.as_slice().expect("fresh"),
-            );
-            result.row_losses[row] += lambda / 2.0 * square / scale / scale;
+            // Scaled, for the square may be no number though λ times it is one.
+            let Scaled { entries, power, .. } = Scaled::of(apart.view());
+            let square = dot(&entries, &entries);
+            result.row_losses[row] += times_two_to(lambda / 2.0 * square, 2 * power);
             let to_centers = match centers {
                 Some(_) => &mut gradients.centers,
                 None => &mut gradients.weights,

@@ -184,7 +184,7 @@ fn unusable<A: Float>(
 ///
 /// The crate bounds by Cauchy and Schwarz, and sums bounds, so that it may refuse what is 2³ below. In a layer that normalises
 /// nothing it also sums e^(z − shift)·w in the element type, where the shift may lie 30 (300 in `f64`) below the logit: a
-/// class weight that long may be refused too. And it squares the distance to a center before it multiplies by λ.
+/// class weight that long may be refused too.
 pub(crate) fn may_overflow<A: Float>(scenario: &Scenario<A>) -> bool {
     const SLACK: f64 = 3.0;
     let batch = scenario.batch.widened();
@@ -253,7 +253,7 @@ fn reach(
         for power in [apart, 2.0 * apart] {
             all.extend([power + lambda, power + lambda + total]);
         }
-        all.push(2.0 * apart);
+        all.push(apart);
     }
     largest(all)
 }

@@ -8,8 +8,8 @@
 //! Where δ exceeds 1, a loss is still within δ, and probabilities are only known to lie in [0, 1]. What is rounded is what was
 //! found, not the truth: a rounding error is relative to the truth and to what else it is off by.
 //!
-//! A coefficient rᵢ/N that is subnormal in `f64` is rounded to a multiple of 2^−1074, and so is every term of the oracle's own
-//! sums over rows and classes.
+//! A coefficient rᵢ/N that is subnormal in `f64`, or is so times a probability, is rounded to a multiple of 2^−1074, and so is
+//! every term of the oracle's own sums over rows and classes.
 //!
 //! What underflows is off by less than a row's 1 − p_y times [`Tolerance::floor`], which is far below every ulp.
 
@@ -284,6 +284,8 @@ fn classifier(
     // ∂W is summed up in units of this, of which what underflows is a negligible part.
     let unit: f64 = (0..n).map(|row| rows[row].upstream * amplitude(row)).sum();
     let unit_floor = unit * if size_of_f32(t) { 1e-50 } else { 1e-300 };
+    // The part of a coefficient that does not depend on the class, before it meets exponentials of up to e^20.
+    let least_coefficient = LEAST * 22.0_f64.exp();
     let steepest = formula.steepest;
     let longest = if linear {
         w_lengths.iter().fold(0.0_f64, |m, &w| m.max(w))
@@ -319,7 +321,7 @@ fn classifier(
             ),
             _ => (
                 angle.psi.hypot(angle.slope),
-                x_lengths[i] * angle.slope.abs() / w_lengths[label],
+                x_lengths[i] / w_lengths[label] * angle.slope.abs(),
             ),
         };
         let slope_off = (d as f64 + 32.0) * E * steepest * steepest;
@@ -329,7 +331,7 @@ fn classifier(
                 scale * slope_off / x_lengths[i],
                 scale * slope_off / w_lengths[label],
             ),
-            _ => (slope_off, x_lengths[i] * slope_off / w_lengths[label]),
+            _ => (slope_off, x_lengths[i] / w_lengths[label] * slope_off),
         };
         let relative = 4.0 * t.u + row.tangent_off;
         let found_miss = (row.miss + row.miss_off).min(1.0);
@@ -356,13 +358,13 @@ fn classifier(
             allowed.largest_coefficients[[i, class]] = row.upstream * most;
             others += times(off + over_classes * found, length);
             learned += off + over_classes * found;
-            let to_weight = times(
-                row.upstream * (off + over_rows * found) + LEAST * share,
-                amplitude(i),
-            );
             let divisor = if linear { 1.0 } else { w_length };
+            let coefficient = row.upstream * (off + over_rows * found) + least_coefficient;
+            // In either order, for one of them may underflow.
+            let to_weight = times(coefficient, amplitude(i) / divisor)
+                .max(times(coefficient, amplitude(i)) / divisor);
             for entry in allowed.grad_weights.row_mut(class) {
-                *entry += to_weight / divisor + LEAST;
+                *entry += to_weight + LEAST;
             }
             if linear && let Some(entry) = allowed.grad_learnables.get_mut(class) {
                 let target = if class == label {
@@ -423,6 +425,7 @@ fn center(
             };
             *to_center += (n + 8) as f64 * E * pull + t.tiny;
         }
-        allowed.row_losses[row] += ((d + 8) as f64 * E + 2.0 * t.u) * loss;
+        // Each square may be subnormal, and is then multiplied by less than 4.
+        allowed.row_losses[row] += ((d + 8) as f64 * E + 2.0 * t.u) * loss + 4.0 * d as f64 * LEAST;
     }
 }
