@@ -128,7 +128,7 @@ impl Margin for ASoftmax {
     fn target_logit(&self, angle: Angle) -> TargetLogit {
         let m = f64::from(self.m);
         let multiple = m * angle.radians();
-        // At θ = π this is m instead of m − 1: the piece after the last one begins with the same value and slope.
+        // At θ = π this may be m instead of m − 1: the piece after the last one begins with the same value and slope.
         let k = (multiple / PI).floor();
         let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
         let (sin, cos) = multiple.sin_cos();

@@ -214,7 +214,7 @@ impl<A: Float> CenterTerm<A> {
         check_finite(centers, argument)?;
         let labels = targets.labels();
         let mut coefficients = check::coefficients(targets);
-        // factor = 4^power · rest, so that what is squared is as large as the loss: where the loss is a number in `f64`, so is it.
+        // factor = 4^power · rest, so that what is squared is as large as the loss, and overflows only if that does.
         // For the same reason it is halved before it is squared.
         let power = if factor == 0.0 {
             0

@@ -100,8 +100,8 @@ fn too_large_together<A: Float>(far: f64) {
         Array2::from_shape_fn((rows.len(), 2), |(i, k)| narrow::<A>(rows[i][k]))
     };
 
-    // In row 1 a logit that leads by `most`, and as much from λ/2 times the square of a distance; their gradients are far
-    // from either. Where its row weight is 0, it is the row's own loss that is too large.
+    // In row 1 a logit that leads by `most`, and as much from λ/2 times the square of a distance; their gradients
+    // add up to a number. Where its row weight is 0, it is the row's own loss that is too large.
     let batch = Batch {
         features: matrix(&[[0.0, 0.0], [1.0, 0.0]]),
         weights: matrix(&[[0.0, 0.0], [most, 0.0]]),

@@ -389,6 +389,14 @@ fn rescaled<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
     };
     let products =
         [batch, &other].map(|batch| smallest(&batch.features) * smallest(&batch.weights));
+    // The targets' own logits are of normalised rows, whatever the powers.
+    let targets = |forward: &Forward<A>| {
+        (
+            forward.target_logits.clone(),
+            forward.target_cosines.clone(),
+        )
+    };
+    assert_eq!(targets(&there.forward), targets(&found.forward));
     let u = widen(A::epsilon());
     let normal = products
         .iter()

@@ -74,6 +74,13 @@ fn short_weights_of_the_least_features() -> Result<(), Error> {
     let found: Vec<f64> = out.grad_weights.iter().copied().collect();
     let expected = [0.0, 0.0, 2.0_f64.powi(-85), 0.0];
     assert_close("∂W", &found, &expected, 1e-15);
+
+    // And a target at 45 degrees, beside a rival along x: ∂w₀ = (p₀ − 1) (x − ŵ₀ (ŵ₀·x))/‖w₀‖, with p₀ = ½.
+    let weights = array![[short, short], [1.0, 0.0]];
+    let out = ModifiedSoftmax::new().evaluate(features.view(), weights.view(), &targets)?;
+    let found: Vec<f64> = out.grad_weights.row(0).to_vec();
+    let size = 2.0_f64.powi(-1074 + 990 - 2) / 2.0_f64.sqrt();
+    assert_close("∂w₀", &found, &[-size, size], 1e-15);
     Ok(())
 }
 
@@ -184,11 +191,27 @@ fn angles_down_to_the_least_number() -> Result<(), Error> {
     Ok(())
 }
 
+/// The same between rows that are long: their gradient is tiny, and was lost beside a tangent made longer than it had to be.
+#[test]
+fn tiny_angles_of_long_rows() -> Result<(), Error> {
+    let loss = ArcFace::new(64.0, 0.5)?;
+    let long = 2.0_f64.powi(1000);
+    let features = array![[1.0, 0.0]];
+    let weights = array![[long, 2.0_f64.powi(540)], [1.0, 0.0]];
+    let out = loss.evaluate(features.view(), weights.view(), &sum(&[0]))?;
+    // The rival lies along x: p₁ = 1/(1 + e^(64 cos m − 64)), and ∂w₀ = p₁ · 64 sin m/‖w₀‖ away from x.
+    let share = 1.0 / (1.0 + (64.0 * 0.5_f64.cos() - 64.0).exp());
+    let expected = share * 64.0 * 0.5_f64.sin() / long;
+    assert_close("∂w₀", &[out.grad_weights[[0, 1]]], &[expected], 1e-12);
+    Ok(())
+}
+
 /// A center loss was refused where the square of a distance is too large for `f64`, however small λ.
 #[test]
 fn distances_whose_squares_overflow() -> Result<(), Error> {
-    let weights = array![[1.0, 0.0], [0.0, 1.0]];
-    let centers = array![[0.0, 0.0], [0.0, 0.0]];
+    // One class, which the classifier is certain of.
+    let weights = array![[0.0, 1.0]];
+    let centers = array![[0.0, 0.0]];
     for (lambda, distance, expected) in [
         (0.0, 1e200, 0.0),
         (1e-100, 1e200, 0.5e300),
@@ -197,10 +220,9 @@ fn distances_whose_squares_overflow() -> Result<(), Error> {
     ] {
         let joint = JointLoss::new(NormFace::new(4.0)?, centers.view(), lambda)?;
         let features = array![[0.0, distance]];
-        let out = joint.evaluate(features.view(), weights.view(), &sum(&[1]))?;
-        let classifier = (-4.0_f64).exp().ln_1p();
-        assert_close("L", &[out.loss()], &[classifier + expected], 1e-14);
-        let pulled = [out.grad_features[[0, 1]], out.grad_centers[[1, 1]]];
+        let out = joint.evaluate(features.view(), weights.view(), &sum(&[0]))?;
+        assert_close("L", &[out.loss()], &[expected], 1e-14);
+        let pulled = [out.grad_features[[0, 1]], out.grad_centers[[0, 1]]];
         let pull = lambda * distance;
         assert_close("∂x, ∂c", &pulled, &[pull, -pull], 1e-14);
     }

@@ -13,7 +13,9 @@ use crate::float::Float;
 use crate::margin::{Angle, TargetLogit};
 use crate::parallel;
 
-use super::rows::{Norm, SAFE_SQUARE, contiguous, dot, largest_magnitude, reduce, scale_by_power};
+use super::rows::{
+    Norm, SAFE_SQUARE, binary_exponent, contiguous, dot, largest_magnitude, reduce, scale_by_power,
+};
 use super::scratch::Pieces;
 use super::{Head, Layer};
 
@@ -208,24 +210,30 @@ fn target<A: Float>(
             }
             // z = scale·ψ(θ), where the scale is ‖x‖ if the features keep their norm; ∂θ/∂x = −u/‖x‖, and of ‖x‖/‖x‖ nothing is
             // formed, for 1/‖x‖ may be infinite.
-            let w_inverse = scale_by_power(1.0 / w_length, -w_power);
-            let (scale, across, radial) = match layer {
+            let slope = psi.angle_slope();
+            let (scale, across, radial, w_slope) = match layer {
                 Layer::Cosine { scale } => (
                     *scale,
                     scale * scale_by_power(1.0 / x_length, -x_power),
                     0.0,
+                    scale * slope * scale_by_power(1.0 / w_length, -w_power),
                 ),
-                _ => (x_norm.value(), 1.0, psi.value() / x_length),
+                _ => (
+                    x_norm.value(),
+                    1.0,
+                    psi.value() / x_length,
+                    scale_by_power(x_length * slope * (1.0 / w_length), x_power - w_power),
+                ),
             };
             logit = scale * psi.value();
             plain_logit = scale * angle.cos();
             by_x = Derivative {
                 x: radial,
-                tangent: -across * psi.angle_slope(),
+                tangent: -across * slope,
                 ..Derivative::default()
             };
             by_w = Derivative {
-                tangent: -scale * psi.angle_slope() * w_inverse,
+                tangent: -w_slope,
                 ..Derivative::default()
             };
         }
@@ -324,20 +332,24 @@ impl Plane {
     }
 }
 
-/// The length of a vector, and the length that it is left with: if its square is near the end of the range, the vector is made
-/// longer by a power of two, which does not turn it.
+/// The length of a vector, and the length that it is left with: if its square is near the end of the range, the vector is
+/// brought to about 1 by a power of two, which does not turn it.
 #[inline(always)]
 fn length(vector: &mut [f64]) -> (f64, f64) {
-    const LONGER: i32 = 800;
     let square = dot(vector, vector);
     if square >= SAFE_SQUARE {
         return (square.sqrt(), square.sqrt());
     }
+    let largest = largest_magnitude(vector);
+    if largest == 0.0 {
+        return (0.0, 0.0);
+    }
+    let power = binary_exponent(largest);
     for entry in &mut *vector {
-        *entry = scale_by_power(*entry, LONGER);
+        *entry = scale_by_power(*entry, -power);
     }
     let longer = dot(vector, vector).sqrt();
-    (scale_by_power(longer, -LONGER), longer)
+    (scale_by_power(longer, power), longer)
 }
 
 impl Tangent {

@@ -321,7 +321,7 @@ fn classifier(
             ),
             _ => (
                 angle.psi.hypot(angle.slope),
-                x_lengths[i] / w_lengths[label] * angle.slope.abs(),
+                times(angle.slope.abs(), x_lengths[i] / w_lengths[label]),
             ),
         };
         let slope_off = (d as f64 + 32.0) * E * steepest * steepest;
@@ -360,9 +360,13 @@ fn classifier(
             learned += off + over_classes * found;
             let divisor = if linear { 1.0 } else { w_length };
             let coefficient = row.upstream * (off + over_rows * found) + least_coefficient;
-            // In either order, for one of them may underflow.
-            let to_weight = times(coefficient, amplitude(i) / divisor)
-                .max(times(coefficient, amplitude(i)) / divisor);
+            // In either order, for one of them may leave the range.
+            let orders = [
+                times(coefficient, amplitude(i) / divisor),
+                times(coefficient, amplitude(i)) / divisor,
+            ];
+            let in_range = orders.into_iter().filter(|bound| bound.is_finite());
+            let to_weight = in_range.fold(0.0, f64::max);
             for entry in allowed.grad_weights.row_mut(class) {
                 *entry += to_weight + LEAST;
             }
