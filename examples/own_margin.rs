@@ -8,7 +8,7 @@
 //! ```
 
 use margin_losses::ndarray::Array2;
-use margin_losses::{Angle, Error, Margin, MarginLoss, MarginSoftmax, TargetLogit, Targets, init};
+use margin_losses::{Error, Margin, MarginLoss, MarginSoftmax, Target, TargetLogit, Targets, init};
 
 /// ψ(θ) = cosθ − m(1 − cosθ)/2: no margin at 0, all of m at π.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ struct GrowingMargin {
 }
 
 impl Margin for GrowingMargin {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        let angle = target.angle();
         let psi = angle.cos() - self.m * (1.0 - angle.cos()) / 2.0;
         TargetLogit::from_cosine_slope(psi, 1.0 + self.m / 2.0, angle)
     }

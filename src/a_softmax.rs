@@ -2,9 +2,12 @@
 
 use core::f64::consts::PI;
 
+use crate::driver::{Head, Layer};
 use crate::error::{Error, parameter};
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
-use crate::margin::{Angle, Margin, TargetLogit};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::margin::{Margin, Target, TargetLogit};
+use crate::request::Request;
 
 /// A-Softmax: the target's angle counts m times.
 ///
@@ -116,17 +119,13 @@ impl ASoftmax {
     }
 
     fn head(&self) -> Head<'_> {
-        Head {
-            layer: Layer::UnitWeights,
-            margin: Some(self),
-            learns_scale: false,
-        }
+        Head::new(Layer::UnitWeights).with_margin(self)
     }
 }
 
 impl Margin for ASoftmax {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
-        let m = f64::from(self.m);
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        let (angle, m) = (target.angle(), f64::from(self.m));
         let multiple = m * angle.radians();
         // At θ = π this may be m instead of m − 1: the piece after the last one begins with the same value and slope.
         let k = (multiple / PI).floor();
@@ -138,11 +137,20 @@ impl Margin for ASoftmax {
     }
 }
 
-softmax_family!(ASoftmax);
+impl<A: Float> MarginLoss<A> for ASoftmax {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::margin::Angle;
+
+    fn psi(loss: &ASoftmax, radians: f64) -> TargetLogit {
+        loss.target_logit(&Angle::from_radians(radians).into())
+    }
 
     #[test]
     fn psi_on_the_grid_of_half_steps() {
@@ -150,7 +158,7 @@ mod tests {
             let loss = ASoftmax::new(m).unwrap();
             for j in 0..=2 * m {
                 let angle = Angle::from_radians(f64::from(j) * PI / f64::from(2 * m));
-                let psi = loss.target_logit(angle).value();
+                let psi = loss.target_logit(&angle.into()).value();
                 let exact = 1.0 - f64::from(j);
                 assert!(
                     (psi - exact).abs() < 1e-14 * f64::from(m),
@@ -166,10 +174,8 @@ mod tests {
             let loss = ASoftmax::new(m).unwrap();
             for k in 1..m {
                 let joint = f64::from(k) * PI / f64::from(m);
-                let below =
-                    loss.target_logit(Angle::from_radians(joint * (1.0 - 4.0 * f64::EPSILON)));
-                let above =
-                    loss.target_logit(Angle::from_radians(joint * (1.0 + 4.0 * f64::EPSILON)));
+                let below = psi(&loss, joint * (1.0 - 4.0 * f64::EPSILON));
+                let above = psi(&loss, joint * (1.0 + 4.0 * f64::EPSILON));
                 assert!((below.value() - above.value()).abs() < 1e-13);
                 assert!((below.angle_slope() - above.angle_slope()).abs() < 1e-12);
             }
@@ -182,7 +188,7 @@ mod tests {
         let loss = ASoftmax::new(4).unwrap();
         for theta in [1e-4, PI - 1e-4] {
             let angle = Angle::from_radians(theta);
-            let slope = -loss.target_logit(angle).angle_slope() / angle.sin();
+            let slope = -loss.target_logit(&angle.into()).angle_slope() / angle.sin();
             assert!((slope - 16.0).abs() < 1e-5, "{slope}");
         }
     }

@@ -3,8 +3,6 @@
 use core::fmt;
 use core::str::FromStr;
 
-use ndarray::{ArrayView2, ArrayViewMut2};
-
 use crate::a_softmax::ASoftmax;
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::ArcFace;
@@ -13,9 +11,10 @@ use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
 use crate::error::Error;
 use crate::float::Float;
-use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
+use crate::loss::MarginLoss;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
+use crate::request::Request;
 use crate::softmax::SoftmaxLoss;
 use crate::text::{self, Given, Named};
 
@@ -152,44 +151,33 @@ any_loss! {
     Combined(CombinedMargin),
 }
 
+impl AnyLoss {
+    /// What the loss learns; see [`MarginLoss::learnables`].
+    #[must_use]
+    pub fn learnables(&self) -> &[f64] {
+        self.get::<f64>().learnables()
+    }
+
+    /// Replaces that; see [`MarginLoss::set_learnables`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.get_mut::<f64>().set_learnables(values)
+    }
+}
+
 impl<A: Float> MarginLoss<A> for AnyLoss {
-    fn forward(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-    ) -> Result<Forward<A>, Error> {
-        self.get().forward(features, weights, targets)
-    }
-
-    fn evaluate_into(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-        evaluation: &mut Evaluation<A>,
-    ) -> Result<(), Error> {
-        self.get()
-            .evaluate_into(features, weights, targets, evaluation)
-    }
-
-    fn evaluate_streamed(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayViewMut2<'_, A>,
-        targets: &Targets<'_, A>,
-        evaluation: &mut Evaluation<A>,
-        update: &mut dyn FnMut(ClassBlock<'_, A>),
-    ) -> Result<(), Error> {
-        self.get()
-            .evaluate_streamed(features, weights, targets, evaluation, update)
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        self.get().run(request)
     }
 
     fn learnables(&self) -> &[f64] {
-        self.get::<A>().learnables()
+        self.learnables()
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        self.get_mut::<A>().set_learnables(values)
+        self.set_learnables(values)
     }
 }

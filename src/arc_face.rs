@@ -2,9 +2,12 @@
 
 use core::f64::consts::PI;
 
+use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
-use crate::margin::{Angle, Margin, TargetLogit};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::margin::{Margin, Target, TargetLogit};
+use crate::request::Request;
 
 /// What becomes of the target's logit once θ + m exceeds π, where cos(θ + m) would rise again.
 ///
@@ -29,7 +32,7 @@ use crate::margin::{Angle, Margin, TargetLogit};
 ///
 /// let at = |rule, radians| {
 ///     let loss = ArcFace::default().with_past_pi(rule);
-///     loss.target_logit(Angle::from_radians(radians)).value()
+///     loss.target_logit(&Angle::from_radians(radians).into()).value()
 /// };
 /// assert!(at(PastPi::Paper, 3.1) > at(PastPi::Paper, 2.7));            // rises again
 /// assert!(at(PastPi::SmoothTail, 3.1) < at(PastPi::SmoothTail, 2.7));  // goes on falling
@@ -158,11 +161,7 @@ impl ArcFace {
     }
 
     fn head(&self) -> Head<'_> {
-        Head {
-            layer: Layer::Cosine { scale: self.scale },
-            margin: Some(self),
-            learns_scale: false,
-        }
+        Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }
 }
 
@@ -178,8 +177,8 @@ impl Default for ArcFace {
 }
 
 impl Margin for ArcFace {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
-        let m = self.margin;
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        let (angle, m) = (target.angle(), self.margin);
         let past = angle.radians() > PI - m;
         let (sin, cos) = (angle.radians() + m).sin_cos();
         match self.past_pi {
@@ -193,18 +192,27 @@ impl Margin for ArcFace {
             _ => TargetLogit::from_angle_slope(cos, -sin),
         }
     }
+
+    fn own_scale(&self) -> Option<f64> {
+        Some(self.scale)
+    }
 }
 
-softmax_family!(ArcFace);
+impl<A: Float> MarginLoss<A> for ArcFace {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::margin::Angle;
 
     fn psi(rule: PastPi, theta: f64) -> TargetLogit {
         ArcFace::default()
             .with_past_pi(rule)
-            .target_logit(Angle::from_radians(theta))
+            .target_logit(&Angle::from_radians(theta).into())
     }
 
     #[test]

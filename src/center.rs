@@ -1,12 +1,15 @@
 //! Center loss: every feature is pulled towards the center of its class.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::check;
 use crate::error::{Argument, Error, parameter};
-use crate::float::Float;
-use crate::linear_cross_entropy::{Norm, binary_exponent, contiguous, dot, scale_by_power, shaped};
-use crate::loss::{Evaluation, Forward, MarginLoss, Targets};
+use crate::evaluation::{Evaluation, Forward};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::numerics::{Element, Norm, binary_exponent, contiguous, dot, scale_by_power};
+use crate::request::Request;
+use crate::targets::{Labels, Targets};
 
 /// Half the squared distance of each feature to the center of its class.
 ///
@@ -97,203 +100,269 @@ impl CenterLoss {
     ///
     /// Shapes that disagree, labels out of range, NaN or infinity, α out of range, a center that would overflow; `centers`
     /// is then as it was.
-    pub fn update_centers<A: Float>(
-        mut centers: ArrayViewMut2<'_, A>,
+    pub fn update_centers<'l, A: Float>(
+        centers: ArrayViewMut2<'_, A>,
         features: ArrayView2<'_, A>,
-        labels: &[usize],
+        labels: impl Into<Labels<'l>>,
         alpha: f64,
     ) -> Result<(), Error> {
-        parameter(
-            "alpha",
-            alpha,
-            (0.0..=1.0).contains(&alpha),
-            "lie in [0, 1]",
-        )?;
-        check::labels(features, centers.view(), Argument::Centers, labels)?;
-        check_finite(features, Argument::Features)?;
-        check_finite(centers.view(), Argument::Centers)?;
-        let ones = vec![1.0; labels.len()];
-        let pulls = ClassPulls::new(features, centers.view(), labels, &ones);
-        let moved: Vec<A> = pulls
-            .rows()
-            .flat_map(|(class, count, sum)| {
-                let rate = alpha / (1.0 + count as f64);
-                let step = move |(&c, &sum): (&A, &f64)| A::narrow(c.widen() - rate * sum);
-                let center = centers.row(class);
-                center.iter().zip(sum).map(step).collect::<Vec<_>>()
-            })
-            .collect();
-        let dim = features.ncols();
-        let moved = moved.chunks_exact(dim);
-        for (moved, &class) in moved.clone().zip(&pulls.classes) {
-            if !moved.iter().all(|entry| entry.is_finite()) {
-                return Err(Error::Overflow {
-                    quantity: "center",
-                    argument: Argument::Centers,
-                    row: class,
-                });
-            }
-        }
-        for (moved, &class) in moved.zip(&pulls.classes) {
-            for (center, &moved) in centers.row_mut(class).iter_mut().zip(moved) {
-                *center = moved;
-            }
-        }
-        Ok(())
+        A::update_centers(TOKEN, centers, features, labels.into(), alpha)
     }
 }
 
-/// For each class of the batch, in order: `Σ coefficientᵢ (c − xᵢ)` over its rows, summed in the order of the batch.
-struct ClassPulls {
-    classes: Vec<usize>,
-    counts: Vec<usize>,
-    /// One row of d for each class.
-    sums: Vec<f64>,
-    dim: usize,
+impl<A: Float> MarginLoss<A> for CenterLoss {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::center_loss(TOKEN, request)
+    }
 }
 
-impl ClassPulls {
-    fn new<A: Float>(
-        features: ArrayView2<'_, A>,
-        centers: ArrayView2<'_, A>,
-        labels: &[usize],
-        coefficients: &[f64],
-    ) -> Self {
-        let dim = features.ncols();
-        let mut order: Vec<usize> = (0..labels.len()).collect();
-        order.sort_by_key(|&row| labels[row]);
-        let mut pulls = Self {
-            classes: Vec::new(),
-            counts: Vec::new(),
-            sums: Vec::new(),
-            dim,
+/// The step of [`CenterLoss::update_centers`].
+pub(crate) fn update<A: Element>(
+    mut centers: ArrayViewMut2<'_, A>,
+    features: ArrayView2<'_, A>,
+    labels: Labels<'_>,
+    alpha: f64,
+) -> Result<(), Error> {
+    let holds = (0.0..=1.0).contains(&alpha);
+    parameter("alpha", alpha, holds, "lie in [0, 1]")?;
+    let labels = check::labels(features, centers.view(), Argument::Centers, 1, labels)?;
+    check_finite(features, Argument::Features)?;
+    check_finite(centers.view(), Argument::Centers)?;
+    let classes = Classes::of(&labels);
+    let mut moved = Array2::zeros((classes.labels.len(), features.ncols()));
+    for ((&class, rows), mut moved) in classes.iter().zip(moved.outer_iter_mut()) {
+        let center = centers.row(class);
+        let rate = alpha / (1.0 + rows.len() as f64);
+        for (k, moved) in moved.iter_mut().enumerate() {
+            let c = center[k].widen();
+            // c − rate · Σ (c − x), in a unit in which the sum is finite.
+            *moved = A::narrow(in_range(|unit| {
+                let sum: f64 = rows
+                    .iter()
+                    .map(|&row| unit * c - unit * features[[row, k]].widen())
+                    .sum();
+                unit * c - rate * sum
+            }));
+        }
+        if !moved.iter().all(|entry| entry.is_finite()) {
+            return Err(Error::overflow("center", Argument::Centers, class));
+        }
+    }
+    for (&class, moved) in classes.labels.iter().zip(moved.outer_iter()) {
+        centers.row_mut(class).assign(&moved);
+    }
+    Ok(())
+}
+
+/// What `sum` gives for the unit 1; or, where terms leave the range of `f64` before they cancel, in a smaller unit.
+fn in_range(sum: impl Fn(f64) -> f64) -> f64 {
+    const UNIT: f64 = 5.421_010_862_427_522e-20; // 2^-64
+    let plain = sum(1.0);
+    if plain.is_finite() {
+        plain
+    } else {
+        sum(UNIT) / UNIT
+    }
+}
+
+/// The classes of a batch in order, each with its rows in the order of the batch.
+struct Classes {
+    labels: Vec<usize>,
+    /// Where the rows of each class end.
+    ends: Vec<usize>,
+    rows: Vec<usize>,
+}
+
+impl Classes {
+    fn of(labels: &[usize]) -> Self {
+        let mut rows: Vec<usize> = (0..labels.len()).collect();
+        rows.sort_by_key(|&row| labels[row]);
+        let mut classes = Self {
+            labels: Vec::new(),
+            ends: Vec::new(),
+            rows: Vec::new(),
         };
-        for rows in order.chunk_by(|&a, &b| labels[a] == labels[b]) {
-            let class = labels[rows[0]];
-            let start = pulls.sums.len();
-            pulls.classes.push(class);
-            pulls.counts.push(rows.len());
-            pulls.sums.resize(start + dim, 0.0);
-            for &row in rows {
-                let pairs = centers.row(class).into_iter().zip(features.row(row));
-                for (sum, (c, x)) in pulls.sums[start..].iter_mut().zip(pairs) {
-                    *sum += coefficients[row] * (c.widen() - x.widen());
-                }
-            }
+        for group in rows.chunk_by(|&a, &b| labels[a] == labels[b]) {
+            classes.labels.push(labels[group[0]]);
+            let start = classes.ends.last().copied().unwrap_or(0);
+            classes.ends.push(start + group.len());
         }
-        pulls
+        classes.rows = rows;
+        classes
     }
 
-    fn rows(&self) -> impl Iterator<Item = (usize, usize, &[f64])> {
-        let classes = self.classes.iter().copied();
-        classes
-            .zip(self.counts.iter().copied())
-            .zip(self.sums.chunks_exact(self.dim))
-            .map(|((class, count), sum)| (class, count, sum))
+    fn iter(&self) -> impl Iterator<Item = (&usize, &[usize])> {
+        let starts = core::iter::once(0).chain(self.ends.iter().copied());
+        let ranges = starts.zip(&self.ends);
+        let rows = ranges.map(|(start, &end)| &self.rows[start..end]);
+        self.labels.iter().zip(rows)
     }
 }
 
 /// The center loss of a batch and its gradients, times `factor`, ready to be written or added.
-pub(crate) struct CenterTerm<A> {
+#[derive(Debug)]
+pub struct Term<A> {
     pub(crate) forward: Forward<A>,
     /// N×d.
-    pub(crate) grad_features: Vec<A>,
-    pulls: ClassPulls,
+    grad_features: Array2<A>,
+    /// ∂c of the classes that the batch has.
+    classes: Vec<usize>,
+    grad_centers: Array2<A>,
 }
 
-impl<A: Float> CenterTerm<A> {
+impl<A> Term<A> {
     pub(crate) fn new(
         features: ArrayView2<'_, A>,
         centers: ArrayView2<'_, A>,
         argument: Argument,
         targets: &Targets<'_, A>,
         factor: f64,
-    ) -> Result<Self, Error> {
-        check::batch(features, centers, argument, targets)?;
+    ) -> Result<Self, Error>
+    where
+        A: Element,
+    {
+        let labels = check::batch(features, centers, argument, 1, targets)?;
         check_finite(features, Argument::Features)?;
         check_finite(centers, argument)?;
-        let labels = targets.labels();
-        let mut coefficients = check::coefficients(targets);
-        // factor = 4^power · rest, so that what is squared is as large as the loss, and overflows only if that does.
-        // For the same reason it is halved before it is squared.
-        let power = if factor == 0.0 {
-            0
-        } else {
-            binary_exponent(factor).div_euclid(2)
+        let coefficients = check::coefficients(targets);
+        let rows = || {
+            features
+                .outer_iter()
+                .zip(labels.iter().map(|&label| centers.row(label)))
         };
-        let rest = scale_by_power(factor, -2 * power);
-        let (losses, cosines): (Vec<f64>, Vec<A>) = features
-            .outer_iter()
-            .zip(labels)
-            .map(|(x, &label)| {
-                let c = centers.row(label);
-                let pairs = x.iter().zip(c.iter());
-                let half_squares = pairs.map(|(x, c)| {
-                    let apart = scale_by_power(x.widen() - c.widen(), power);
-                    0.5 * apart * apart
-                });
-                let (mut x_copy, mut c_copy) = (Vec::new(), Vec::new());
-                let (x, c) = (contiguous(x, &mut x_copy), contiguous(c, &mut c_copy));
-                let loss = rest * half_squares.sum::<f64>();
-                (if factor == 0.0 { 0.0 } else { loss }, cosine(x, c))
-            })
-            .unzip();
+        let losses: Vec<f64> = rows().map(|(x, c)| half_square(x, c, factor)).collect();
         let (loss, row_losses) = check::reduce::<A>(&coefficients, losses.iter().copied())?;
-        for coefficient in &mut coefficients {
-            *coefficient *= factor;
-        }
-        let grad_features: Vec<A> = features
-            .outer_iter()
-            .zip(labels)
-            .zip(&coefficients)
-            .flat_map(|((x, &label), &coefficient)| {
-                let pairs = x.into_iter().zip(centers.row(label));
-                pairs.map(move |(x, c)| A::narrow(coefficient * (x.widen() - c.widen())))
-            })
-            .collect();
-        let dim = features.ncols();
-        let overflow = |argument, row| Error::Overflow {
-            quantity: "gradient",
-            argument,
-            row,
+
+        // rᵢ λ (x − c), whose difference may leave the range of `f64`.
+        let pull = |row: usize, k: usize, c: f64| {
+            let (strength, x) = (coefficients[row] * factor, features[[row, k]].widen());
+            in_range(|unit| strength * (unit * x - unit * c))
         };
-        if let Some(entry) = grad_features.iter().position(|entry| !entry.is_finite()) {
-            return Err(overflow(Argument::Features, entry / dim));
+        let grad_features = Array2::from_shape_fn(features.raw_dim(), |(row, k)| {
+            A::narrow(pull(row, k, centers[[labels[row], k]].widen()))
+        });
+        let classes = Classes::of(&labels);
+        let mut grad_centers = Array2::zeros((classes.labels.len(), features.ncols()));
+        for ((&class, rows), mut out) in classes.iter().zip(grad_centers.outer_iter_mut()) {
+            for (k, out) in out.iter_mut().enumerate() {
+                let c = centers[[class, k]].widen();
+                let sum = in_range(|unit| rows.iter().map(|&row| unit * pull(row, k, c)).sum());
+                *out = A::narrow(-sum);
+            }
         }
-        let pulls = ClassPulls::new(features, centers, labels, &coefficients);
-        if let Some(entry) = pulls
-            .sums
-            .iter()
-            .position(|&sum| !A::narrow(sum).is_finite())
-        {
-            return Err(overflow(argument, pulls.classes[entry / dim]));
+        let bad = |array: &Array2<A>| {
+            let mut rows = array.outer_iter();
+            rows.position(|row| row.iter().any(|entry| !entry.is_finite()))
+        };
+        if let Some(row) = bad(&grad_features) {
+            return Err(Error::overflow("gradient", Argument::Features, row));
+        }
+        if let Some(index) = bad(&grad_centers) {
+            return Err(Error::overflow("gradient", argument, classes.labels[index]));
         }
         Ok(Self {
             forward: Forward {
                 loss,
                 target_logits: losses.iter().map(|&loss| A::narrow(-loss)).collect(),
                 row_losses: row_losses.into(),
-                target_cosines: cosines.into(),
-                correct: Vec::new().into(),
+                target_cosines: rows().map(|(x, c)| cosine(x, c)).collect(),
+                correct: Array1::default(0),
             },
             grad_features,
-            pulls,
+            classes: classes.labels,
+            grad_centers,
         })
     }
 
-    /// Overwrites `out`, C×d, with the gradient of the centers.
-    pub(crate) fn write_center_gradient(&self, mut out: ArrayViewMut2<'_, A>) {
-        out.fill(A::zero());
-        for (class, _, sum) in self.pulls.rows() {
-            for (out, &sum) in out.row_mut(class).iter_mut().zip(sum) {
-                *out = A::narrow(sum);
+    /// Adds the term to what another loss gave, or says why it cannot; then nothing has been written. Gradients that are
+    /// not there are not added to.
+    pub(crate) fn add_to(&self, evaluation: &mut Evaluation<A>, classes: usize) -> Result<(), Error>
+    where
+        A: Element,
+    {
+        let forward = &mut evaluation.forward;
+        let row_losses = &forward.row_losses + &self.forward.row_losses;
+        let loss = forward.loss + self.forward.loss;
+        if let Some(row) = row_losses.iter().position(|loss| !loss.is_finite()) {
+            return Err(Error::overflow("loss", Argument::Features, row));
+        }
+        if !loss.is_finite() {
+            return Err(Error::BatchOverflow { quantity: "loss" });
+        }
+        if evaluation.grad_features.dim() == self.grad_features.dim() {
+            let pairs = evaluation.grad_features.iter().zip(&self.grad_features);
+            let overflows = |(&entry, &pull): (&A, &A)| !(entry + pull).is_finite();
+            if let Some(position) = pairs.clone().position(overflows) {
+                let row = position / self.grad_features.ncols();
+                return Err(Error::overflow("gradient", Argument::Features, row));
+            }
+            evaluation.grad_features += &self.grad_features;
+            let shape = (classes, self.grad_features.ncols());
+            if evaluation.grad_centers.dim() == shape {
+                evaluation.grad_centers.fill(A::zero());
+            } else {
+                evaluation.grad_centers = Array2::zeros(shape);
+            }
+            for (&class, row) in self.classes.iter().zip(self.grad_centers.outer_iter()) {
+                evaluation.grad_centers.row_mut(class).assign(&row);
             }
         }
+        evaluation.forward.row_losses = row_losses;
+        evaluation.forward.loss = loss;
+        Ok(())
+    }
+
+    /// Whether every number of the term is so small beside the largest of the element type that no sum with it overflows.
+    pub(crate) fn is_negligible(&self) -> bool
+    where
+        A: Element,
+    {
+        let limit = A::max_value() * A::epsilon() / A::narrow(4.0);
+        let mut entries = (self.grad_features.iter())
+            .chain(&self.forward.row_losses)
+            .chain([&self.forward.loss]);
+        entries.all(|entry| entry.abs() <= limit)
     }
 }
 
-fn check_finite<A: Float>(rows: ArrayView2<'_, A>, argument: Argument) -> Result<(), Error> {
-    let bad = |row: ndarray::ArrayView1<'_, A>| row.iter().any(|entry| !entry.is_finite());
+/// Answers a request with the center loss, its class weights being the centers.
+pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
+    let centers = request.weights();
+    let shape = centers.raw_dim();
+    let term = Term::new(
+        request.features(),
+        centers,
+        Argument::Centers,
+        &request.targets(),
+        1.0,
+    )?;
+    let mut grad_centers = Array2::zeros(shape);
+    for (&class, row) in term.classes.iter().zip(term.grad_centers.outer_iter()) {
+        grad_centers.row_mut(class).assign(&row);
+    }
+    request.deliver(term.forward, term.grad_features, grad_centers);
+    Ok(())
+}
+
+/// ½ factor ‖x − c‖².
+fn half_square<A: Element>(x: ArrayView1<'_, A>, c: ArrayView1<'_, A>, factor: f64) -> f64 {
+    if factor == 0.0 {
+        return 0.0;
+    }
+    // factor = 4^power · rest, so that what is squared is as large as the loss, and overflows only if that does. For the same
+    // reason it is halved before it is squared.
+    let power = binary_exponent(factor).div_euclid(2);
+    let rest = scale_by_power(factor, -2 * power);
+    let squares = x.iter().zip(c).map(|(x, c)| {
+        let apart = in_range(|unit| unit * x.widen() - unit * c.widen());
+        let apart = scale_by_power(apart, power);
+        0.5 * apart * apart
+    });
+    rest * squares.sum::<f64>()
+}
+
+fn check_finite<A: Element>(rows: ArrayView2<'_, A>, argument: Argument) -> Result<(), Error> {
+    let bad = |row: ArrayView1<'_, A>| row.iter().any(|entry| !entry.is_finite());
     match rows.outer_iter().position(bad) {
         None => Ok(()),
         Some(row) => Err(Error::NonFinite { argument, row }),
@@ -301,8 +370,10 @@ fn check_finite<A: Float>(rows: ArrayView2<'_, A>, argument: Argument) -> Result
 }
 
 /// The cosine of two rows; 0 if one of them is zero.
-fn cosine<A: Float>(x: &[A], c: &[A]) -> A {
-    let scaled = |row: &[A]| -> (Vec<f64>, f64) {
+fn cosine<A: Element>(x: ArrayView1<'_, A>, c: ArrayView1<'_, A>) -> A {
+    let scaled = |row: ArrayView1<'_, A>| -> (Vec<f64>, f64) {
+        let mut copy = Vec::new();
+        let row = contiguous(row, &mut copy);
         let norm = Norm::of(row);
         let mut scaled = Vec::new();
         norm.scale_down(row, &mut scaled);
@@ -313,35 +384,5 @@ fn cosine<A: Float>(x: &[A], c: &[A]) -> A {
         A::zero()
     } else {
         A::narrow((dot(&x, &c) / (x_norm * c_norm)).clamp(-1.0, 1.0))
-    }
-}
-
-impl<A: Float> MarginLoss<A> for CenterLoss {
-    fn forward(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-    ) -> Result<Forward<A>, Error> {
-        Ok(CenterTerm::new(features, weights, Argument::Centers, targets, 1.0)?.forward)
-    }
-
-    fn evaluate_into(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-        evaluation: &mut Evaluation<A>,
-    ) -> Result<(), Error> {
-        let term = CenterTerm::new(features, weights, Argument::Centers, targets, 1.0)?;
-        let out = shaped(&mut evaluation.grad_features, features.dim());
-        out.iter_mut()
-            .zip(&term.grad_features)
-            .for_each(|(out, &entry)| *out = entry);
-        term.write_center_gradient(shaped(&mut evaluation.grad_weights, weights.dim()).view_mut());
-        evaluation.grad_learnables = ndarray::Array1::default(0);
-        evaluation.grad_centers = ndarray::Array2::default((0, 0));
-        evaluation.forward = term.forward;
-        Ok(())
     }
 }

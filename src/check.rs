@@ -1,25 +1,27 @@
 //! What every loss asks of its arguments.
 
 use ndarray::ArrayView2;
+use num_traits::Float;
 
 use crate::error::{Argument, Error};
-use crate::float::Float;
-use crate::loss::{Reduction, Targets};
+use crate::targets::{Labels, Reduction, Targets};
 
-/// Shapes, labels and row weights; `classes` is the class weights or the centers, as `argument` says.
+/// Shapes, labels and row weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says,
+/// `group` of them for each class.
 pub(crate) fn batch<A: Float>(
     features: ArrayView2<'_, A>,
-    classes: ArrayView2<'_, A>,
+    rows: ArrayView2<'_, A>,
     argument: Argument,
+    group: usize,
     targets: &Targets<'_, A>,
-) -> Result<(), Error> {
-    labels(features, classes, argument, targets.labels())?;
+) -> Result<Vec<usize>, Error> {
+    let labels = labels(features, rows, argument, group, targets.labels())?;
     let rows = features.nrows();
     if rows == 0 && targets.reduction() == Reduction::Mean {
         return Err(Error::EmptyBatch);
     }
     let Some(row_weights) = targets.row_weights() else {
-        return Ok(());
+        return Ok(labels);
     };
     if row_weights.len() != rows {
         return Err(Error::RowCount {
@@ -39,46 +41,54 @@ pub(crate) fn batch<A: Float>(
             return Err(Error::NegativeWeight { row });
         }
     }
-    Ok(())
+    Ok(labels)
 }
 
-/// Shapes and labels.
+/// Shapes and labels; the labels as classes.
 pub(crate) fn labels<A>(
     features: ArrayView2<'_, A>,
-    classes: ArrayView2<'_, A>,
+    rows: ArrayView2<'_, A>,
     argument: Argument,
-    labels: &[usize],
-) -> Result<(), Error> {
-    let (rows, dim) = features.dim();
+    group: usize,
+    labels: Labels<'_>,
+) -> Result<Vec<usize>, Error> {
+    let (batch, dim) = features.dim();
     if dim == 0 {
         return Err(Error::NoDimensions);
     }
-    if classes.nrows() == 0 {
+    if rows.nrows() == 0 {
         return Err(Error::NoClasses);
     }
-    if classes.ncols() != dim {
+    if rows.ncols() != dim {
         return Err(Error::Dimension {
             argument,
             expected: dim,
-            found: classes.ncols(),
+            found: rows.ncols(),
         });
     }
-    if labels.len() != rows {
+    if !rows.nrows().is_multiple_of(group) {
+        return Err(Error::SubCenters {
+            rows: rows.nrows(),
+            group,
+        });
+    }
+    if labels.len() != batch {
         return Err(Error::RowCount {
             argument: Argument::Labels,
-            expected: rows,
+            expected: batch,
             found: labels.len(),
         });
     }
-    let classes = classes.nrows();
-    match labels.iter().position(|&label| label >= classes) {
-        None => Ok(()),
-        Some(row) => Err(Error::LabelOutOfRange {
+    let classes = rows.nrows() / group;
+    let class = |(row, label): (usize, i128)| match usize::try_from(label) {
+        Ok(class) if class < classes => Ok(class),
+        _ => Err(Error::LabelOutOfRange {
             row,
-            label: labels[row],
+            label,
             classes,
         }),
-    }
+    };
+    labels.iter().enumerate().map(class).collect()
 }
 
 /// How much each row counts in the reduced loss: rᵢ/N under the mean, else rᵢ.
@@ -92,7 +102,7 @@ pub(crate) fn coefficients<A: Float>(targets: &Targets<'_, A>) -> Vec<f64> {
         None => vec![share; rows],
         Some(weights) => weights
             .iter()
-            .map(|weight| weight.widen() * share)
+            .map(|weight| weight.to_f64().unwrap_or(f64::NAN) * share)
             .collect(),
     }
 }
@@ -102,20 +112,26 @@ pub(crate) fn reduce<A: Float>(
     coefficients: &[f64],
     losses: impl Iterator<Item = f64>,
 ) -> Result<(A, Vec<A>), Error> {
-    let overflow = |row| Error::Overflow {
-        quantity: "loss",
-        argument: Argument::Features,
-        row,
-    };
-    let mut sum = 0.0;
-    let mut row_losses = Vec::with_capacity(coefficients.len());
-    for (row, (loss, &coefficient)) in losses.zip(coefficients).enumerate() {
-        let narrow = A::narrow(loss);
-        sum += coefficient * loss;
-        if !(narrow.is_finite() && A::narrow(sum).is_finite()) {
-            return Err(overflow(row));
-        }
-        row_losses.push(narrow);
+    let narrow = |value: f64| A::from(value).unwrap_or_else(A::nan);
+    let losses: Vec<f64> = losses.collect();
+    let row_losses: Vec<A> = losses.iter().map(|&loss| narrow(loss)).collect();
+    if let Some(row) = row_losses.iter().position(|loss| !loss.is_finite()) {
+        return Err(Error::overflow("loss", Argument::Features, row));
     }
-    Ok((A::narrow(sum), row_losses))
+    let sum_of = |unit: f64| -> f64 {
+        let terms = coefficients.iter().zip(&losses);
+        terms
+            .map(|(coefficient, loss)| coefficient * unit * loss)
+            .sum()
+    };
+    let mut sum = sum_of(1.0);
+    if !sum.is_finite() {
+        // Terms of either sign may leave the range of `f64` before they cancel.
+        const UNIT: f64 = 18_446_744_073_709_551_616.0; // 2^64
+        sum = sum_of(1.0 / UNIT) * UNIT;
+    }
+    match narrow(sum) {
+        loss if loss.is_finite() => Ok((loss, row_losses)),
+        _ => Err(Error::BatchOverflow { quantity: "loss" }),
+    }
 }

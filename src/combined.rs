@@ -1,8 +1,11 @@
 //! The combined margin of the ArcFace paper.
 
+use crate::driver::{Head, Layer};
 use crate::error::{self, Error, parameter};
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
-use crate::margin::{Angle, Margin, TargetLogit};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::margin::{Margin, Target, TargetLogit};
+use crate::request::Request;
 
 /// The three margins at once: multiplied and added to the angle, subtracted from the cosine.
 ///
@@ -94,19 +97,23 @@ impl CombinedMargin {
     }
 
     fn head(&self) -> Head<'_> {
-        Head {
-            layer: Layer::Cosine { scale: self.scale },
-            margin: Some(self),
-            learns_scale: false,
-        }
+        Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }
 }
 
 impl Margin for CombinedMargin {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
-        let (sin, cos) = (self.m1 * angle.radians() + self.m2).sin_cos();
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        let (sin, cos) = (self.m1 * target.radians() + self.m2).sin_cos();
         TargetLogit::from_angle_slope(cos - self.m3, -self.m1 * sin)
+    }
+
+    fn own_scale(&self) -> Option<f64> {
+        Some(self.scale)
     }
 }
 
-softmax_family!(CombinedMargin);
+impl<A: Float> MarginLoss<A> for CombinedMargin {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+}

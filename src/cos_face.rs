@@ -1,8 +1,11 @@
 //! CosFace: the large-margin cosine loss.
 
+use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
-use crate::margin::{Angle, Margin, TargetLogit};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::margin::{Margin, Target, TargetLogit};
+use crate::request::Request;
 
 /// CosFace, the large-margin cosine loss: the target's cosine must win by m.
 ///
@@ -97,11 +100,7 @@ impl CosFace {
     }
 
     fn head(&self) -> Head<'_> {
-        Head {
-            layer: Layer::Cosine { scale: self.scale },
-            margin: Some(self),
-            learns_scale: false,
-        }
+        Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }
 }
 
@@ -116,9 +115,17 @@ impl Default for CosFace {
 }
 
 impl Margin for CosFace {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
-        TargetLogit::from_cosine_slope(angle.cos() - self.margin, 1.0, angle)
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        TargetLogit::from_cosine_slope(target.cos() - self.margin, 1.0, target.angle())
+    }
+
+    fn own_scale(&self) -> Option<f64> {
+        Some(self.scale)
     }
 }
 
-softmax_family!(CosFace);
+impl<A: Float> MarginLoss<A> for CosFace {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+}

@@ -16,7 +16,7 @@ pub enum Argument {
     Labels,
     /// The N row weights.
     RowWeights,
-    /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss).
+    /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss), or other constants of the logits.
     Bias,
 }
 
@@ -75,12 +75,19 @@ pub enum Error {
     NoClasses,
     /// The features have no columns.
     NoDimensions,
-    /// A label is not below the number of classes.
+    /// The rows of W are no multiple of the number of sub-centers of a class.
+    SubCenters {
+        /// How many rows W has.
+        rows: usize,
+        /// How many each class is said to have.
+        group: usize,
+    },
+    /// A label is negative, or not below the number of classes.
     LabelOutOfRange {
         /// The row of the batch.
         row: usize,
         /// Its label.
-        label: usize,
+        label: i128,
         /// The number of classes.
         classes: usize,
     },
@@ -120,7 +127,12 @@ pub enum Error {
         /// The row.
         row: usize,
     },
-    /// A margin returned a logit or a slope that is not finite.
+    /// A quantity of the whole batch is larger than the largest number of the element type, through no row in particular.
+    BatchOverflow {
+        /// What overflows: `"loss"`, `"gradient"`.
+        quantity: &'static str,
+    },
+    /// A margin returned a number that is not finite.
     MarginNotFinite {
         /// The row of the batch.
         row: usize,
@@ -205,6 +217,10 @@ impl fmt::Display for Error {
             Self::EmptyBatch => f.write_str("the batch is empty, and its mean is undefined"),
             Self::NoClasses => f.write_str("there are no classes"),
             Self::NoDimensions => f.write_str("features have no dimensions"),
+            Self::SubCenters { rows, group } => write!(
+                f,
+                "class weights: {rows} rows found, but each class has {group}"
+            ),
             Self::LabelOutOfRange {
                 row,
                 label,
@@ -228,6 +244,10 @@ impl fmt::Display for Error {
             } => write!(
                 f,
                 "{argument} row {row} makes a {quantity} larger than the element type can hold"
+            ),
+            Self::BatchOverflow { quantity } => write!(
+                f,
+                "the batch makes a {quantity} larger than the element type can hold"
             ),
             Self::MarginNotFinite { row, angle } => write!(
                 f,
@@ -279,6 +299,16 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    pub(crate) fn overflow(quantity: &'static str, argument: Argument, row: usize) -> Self {
+        Self::Overflow {
+            quantity,
+            argument,
+            row,
+        }
+    }
+}
 
 /// A hyper-parameter that must lie in a range: the value, or the error that names it.
 pub(crate) fn parameter(

@@ -1,110 +1,119 @@
-//! The element types: `f32` and `f64`.
+//! The public element types, and the code that is compiled for each of them once, in this crate.
 
-use ndarray::NdFloat;
+use ndarray::{ArrayView2, ArrayViewMut2, NdFloat};
+
+use crate::center::{self, Term};
+use crate::driver::{self, Head};
+use crate::error::{Argument, Error};
+use crate::evaluation::Evaluation;
+use crate::request::Request;
+use crate::targets::{Labels, Targets};
 
 /// The element type of features, class weights, losses and gradients: `f32` or `f64`.
 ///
 /// Sealed: the accuracy that the crate promises is stated and tested for these two.
-pub trait Float: num_traits::Float + NdFloat + Default + sealed::Element {}
+pub trait Float: num_traits::Float + NdFloat + Default + sealed::Compiled {}
 
 impl Float for f32 {}
 impl Float for f64 {}
 
 pub(crate) mod sealed {
-    use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+    use super::{
+        Argument, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels, Request, Targets,
+        Term,
+    };
 
-    /// What the driver needs to know of an element type.
-    pub trait Element: Sized + Copy {
-        /// Rows that are divided by their norm must be at least this long, or their gradient may not be representable.
-        const MIN_NORM: f64;
-        /// A class weight whose norm lies outside 2^±this is scaled by a power of two before the products.
-        const NORM_WINDOW: i32;
-        /// How far a row's largest logit may rise above the shift of its exponentials before the shift follows.
-        const SHIFT_SLACK: Self;
-        /// Coefficients of the backward product are scaled by a power of two, so that their sums reach no further than
-        /// 2^this: far from overflow, and with all the room below for confident rows.
-        const MAX_EXPONENT: i32;
-        /// Powers of two up to 2^±this are numbers of this type.
-        const NORMAL_POWER: i32;
+    /// What only this crate can make, so that only it can call what takes one.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Token(());
 
-        fn widen(self) -> f64;
-        fn narrow(value: f64) -> Self;
-        /// e^self within 2 ulp, subnormal results included; 0 for −∞. Straight-line code, made to be vectorised.
-        fn exp_element(self) -> Self;
-        /// `dst = lhs · rhs`, or `dst += lhs · rhs`, on this thread.
-        fn product(
-            dst: MatMut<'_, Self>,
-            accumulate: bool,
-            lhs: MatRef<'_, Self>,
-            rhs: MatRef<'_, Self>,
-        );
-    }
+    pub(crate) const TOKEN: Token = Token(());
 
-    macro_rules! product {
-        () => {
-            fn product(
-                dst: MatMut<'_, Self>,
-                accumulate: bool,
-                lhs: MatRef<'_, Self>,
-                rhs: MatRef<'_, Self>,
-            ) {
-                let mode = if accumulate {
-                    Accum::Add
-                } else {
-                    Accum::Replace
-                };
-                matmul(dst, mode, lhs, rhs, 1.0, Par::Seq);
-            }
-        };
-    }
+    /// Everything that computes. What is generic over the element type is compiled where it is called from, in a user's
+    /// crate with that crate's optimisation; these are not generic, and so are compiled here.
+    pub trait Compiled: Sized {
+        fn solve(_: Token, head: &Head<'_>, request: Request<'_, Self>) -> Result<(), Error>;
 
-    impl Element for f32 {
-        const MIN_NORM: f64 = 7.523_163_845_262_64e-37; // 2^-120
-        const NORM_WINDOW: i32 = 16;
-        const SHIFT_SLACK: Self = 30.0;
-        const MAX_EXPONENT: i32 = 80;
-        const NORMAL_POWER: i32 = 126;
+        fn center_term(
+            _: Token,
+            features: ArrayView2<'_, Self>,
+            centers: ArrayView2<'_, Self>,
+            argument: Argument,
+            targets: &Targets<'_, Self>,
+            factor: f64,
+        ) -> Result<Term<Self>, Error>;
 
-        #[inline(always)]
-        fn widen(self) -> f64 {
-            f64::from(self)
-        }
+        fn add_center_term(
+            _: Token,
+            term: &Term<Self>,
+            evaluation: &mut Evaluation<Self>,
+            classes: usize,
+        ) -> Result<(), Error>;
 
-        #[inline(always)]
-        fn narrow(value: f64) -> Self {
-            value as f32
-        }
+        fn is_negligible(_: Token, term: &Term<Self>) -> bool;
 
-        #[inline(always)]
-        fn exp_element(self) -> Self {
-            crate::linear_cross_entropy::exp::exp_f32(self)
-        }
+        fn center_loss(_: Token, request: Request<'_, Self>) -> Result<(), Error>;
 
-        product!();
-    }
-
-    impl Element for f64 {
-        const MIN_NORM: f64 = 9.332_636_185_032_189e-302; // 2^-1000
-        const NORM_WINDOW: i32 = 200;
-        const SHIFT_SLACK: Self = 300.0;
-        const MAX_EXPONENT: i32 = 550;
-        const NORMAL_POWER: i32 = 1022;
-
-        #[inline(always)]
-        fn widen(self) -> f64 {
-            self
-        }
-
-        #[inline(always)]
-        fn narrow(value: f64) -> Self {
-            value
-        }
-
-        #[inline(always)]
-        fn exp_element(self) -> Self {
-            crate::linear_cross_entropy::exp::exp_f64(self)
-        }
-
-        product!();
+        fn update_centers(
+            _: Token,
+            centers: ArrayViewMut2<'_, Self>,
+            features: ArrayView2<'_, Self>,
+            labels: Labels<'_>,
+            alpha: f64,
+        ) -> Result<(), Error>;
     }
 }
+
+macro_rules! compiled {
+    ($($type:ty),+) => {
+        $(impl sealed::Compiled for $type {
+            fn solve(
+                _: sealed::Token,
+                head: &Head<'_>,
+                request: Request<'_, Self>,
+            ) -> Result<(), Error> {
+                driver::solve(head, request)
+            }
+
+            fn center_term(
+                _: sealed::Token,
+                features: ArrayView2<'_, Self>,
+                centers: ArrayView2<'_, Self>,
+                argument: Argument,
+                targets: &Targets<'_, Self>,
+                factor: f64,
+            ) -> Result<Term<Self>, Error> {
+                Term::new(features, centers, argument, targets, factor)
+            }
+
+            fn add_center_term(
+                _: sealed::Token,
+                term: &Term<Self>,
+                evaluation: &mut Evaluation<Self>,
+                classes: usize,
+            ) -> Result<(), Error> {
+                term.add_to(evaluation, classes)
+            }
+
+            fn is_negligible(_: sealed::Token, term: &Term<Self>) -> bool {
+                term.is_negligible()
+            }
+
+            fn center_loss(_: sealed::Token, request: Request<'_, Self>) -> Result<(), Error> {
+                center::solve(request)
+            }
+
+            fn update_centers(
+                _: sealed::Token,
+                centers: ArrayViewMut2<'_, Self>,
+                features: ArrayView2<'_, Self>,
+                labels: Labels<'_>,
+                alpha: f64,
+            ) -> Result<(), Error> {
+                center::update(centers, features, labels, alpha)
+            }
+        })+
+    };
+}
+
+compiled!(f32, f64);

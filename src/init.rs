@@ -172,7 +172,7 @@ fn rows<A: Float>(classes: usize, dim: usize, mut draw: impl FnMut(&mut [f64])) 
             draw(&mut drawn);
             row.iter_mut()
                 .zip(&drawn)
-                .for_each(|(v, &drawn)| *v = A::narrow(drawn));
+                .for_each(|(v, &drawn)| *v = A::from(drawn).expect("a float of either type"));
         }
     }
     array
@@ -187,7 +187,6 @@ fn spread(name: &'static str, value: f64) -> Result<f64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::float::sealed::Element;
 
     /// Mean and variance of all entries.
     fn moments(array: &Array2<f64>) -> (f64, f64) {
@@ -310,7 +309,7 @@ mod tests {
             normal::<f32>(1000, 1, 1e-6, 6),
             uniform::<f32>(1000, 1, 1e-6, 6),
         ] {
-            assert!(weights.unwrap().iter().all(|v| v.widen().abs() > 1e-30));
+            assert!(weights.unwrap().iter().all(|v| v.abs() > 1e-30));
         }
     }
 

@@ -1,13 +1,12 @@
 //! Joint supervision: a loss that classifies, plus λ times the center loss.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::ArrayView2;
 
-use crate::center::CenterTerm;
-use crate::check;
 use crate::error::{Argument, Error, parameter};
-use crate::float::Float;
-use crate::linear_cross_entropy::shaped;
-use crate::loss::{ClassBlock, Evaluation, Forward, MarginLoss, Targets};
+use crate::evaluation::Evaluation;
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::request::{Request, Wanted};
 
 /// Any loss of this crate plus λ times [`CenterLoss`](crate::CenterLoss), as the center-loss paper trains.
 ///
@@ -103,148 +102,47 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
     pub fn lambda(&self) -> f64 {
         self.lambda
     }
-
-    /// λ times the center loss, once the number of centers is known to be the number of classes.
-    fn center_term(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-    ) -> Result<CenterTerm<A>, Error> {
-        check::batch(features, weights, Argument::ClassWeights, targets)?;
-        if self.centers.nrows() != weights.nrows() {
-            return Err(Error::RowCount {
-                argument: Argument::Centers,
-                expected: weights.nrows(),
-                found: self.centers.nrows(),
-            });
-        }
-        CenterTerm::new(
-            features,
-            self.centers,
-            Argument::Centers,
-            targets,
-            self.lambda,
-        )
-    }
-
-    /// Refuses terms that would add up to more than the element type can hold.
-    ///
-    /// A term that is small beside the largest number cannot make anything overflow. For one that is not, the classifier
-    /// evaluates once more, aside, for the error has to be found before anything is written.
-    fn check_sum(
-        &self,
-        term: &CenterTerm<A>,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-    ) -> Result<(), Error> {
-        let negligible = A::max_value() * A::epsilon() / A::narrow(4.0);
-        let mut entries = (term.grad_features.iter())
-            .chain(&term.forward.row_losses)
-            .chain([&term.forward.loss]);
-        if entries.all(|entry| entry.abs() <= negligible) {
-            return Ok(());
-        }
-        let mut aside = self.classifier.evaluate(features, weights, targets)?;
-        add(&mut aside.forward, &term.forward)?;
-        let mut sums = aside.grad_features.iter().zip(&term.grad_features);
-        match sums.position(|(&entry, &pull)| !(entry + pull).is_finite()) {
-            None => Ok(()),
-            Some(position) => Err(Error::Overflow {
-                quantity: "gradient",
-                argument: Argument::Features,
-                row: position / features.ncols(),
-            }),
-        }
-    }
-
-    /// Has the classifier evaluate, and adds the center loss, in which nothing can be refused any more.
-    fn add_to(
-        &self,
-        term: CenterTerm<A>,
-        evaluation: &mut Evaluation<A>,
-        evaluate: impl FnOnce(&L, &mut Evaluation<A>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        // Kept aside: the classifier, which has no centers, would drop this memory.
-        let mut grad_centers = core::mem::take(&mut evaluation.grad_centers);
-        if let Err(error) = evaluate(&self.classifier, evaluation) {
-            evaluation.grad_centers = grad_centers;
-            return Err(error);
-        }
-        add(&mut evaluation.forward, &term.forward)?;
-        for (entry, &pull) in evaluation.grad_features.iter_mut().zip(&term.grad_features) {
-            *entry += pull;
-        }
-        term.write_center_gradient(shaped(&mut grad_centers, self.centers.dim()).view_mut());
-        evaluation.grad_centers = grad_centers;
-        Ok(())
-    }
-}
-
-/// Adds the losses, or says which row's is too large.
-fn add<A: Float>(forward: &mut Forward<A>, term: &Forward<A>) -> Result<(), Error> {
-    let row_losses = &forward.row_losses + &term.row_losses;
-    let loss = forward.loss + term.loss;
-    if let Some(row) = row_losses.iter().position(|loss| !loss.is_finite()) {
-        return Err(too_large(row));
-    }
-    if !loss.is_finite() {
-        return Err(too_large(0));
-    }
-    forward.row_losses = row_losses;
-    forward.loss = loss;
-    Ok(())
-}
-
-fn too_large(row: usize) -> Error {
-    Error::Overflow {
-        quantity: "loss",
-        argument: Argument::Features,
-        row,
-    }
 }
 
 impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
-    fn forward(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-    ) -> Result<Forward<A>, Error> {
-        let term = self.center_term(features, weights, targets)?;
-        let mut forward = self.classifier.forward(features, weights, targets)?;
-        add(&mut forward, &term.forward)?;
-        Ok(forward)
-    }
-
-    fn evaluate_into(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayView2<'_, A>,
-        targets: &Targets<'_, A>,
-        evaluation: &mut Evaluation<A>,
-    ) -> Result<(), Error> {
-        let term = self.center_term(features, weights, targets)?;
-        self.check_sum(&term, features, weights, targets)?;
-        self.add_to(term, evaluation, |classifier, evaluation| {
-            classifier.evaluate_into(features, weights, targets, evaluation)
-        })
-    }
-
-    fn evaluate_streamed(
-        &self,
-        features: ArrayView2<'_, A>,
-        weights: ArrayViewMut2<'_, A>,
-        targets: &Targets<'_, A>,
-        evaluation: &mut Evaluation<A>,
-        update: &mut dyn FnMut(ClassBlock<'_, A>),
-    ) -> Result<(), Error> {
-        let term = self.center_term(features, weights.view(), targets)?;
-        self.check_sum(&term, features, weights.view(), targets)?;
-        self.add_to(term, evaluation, |classifier, evaluation| {
-            classifier.evaluate_streamed(features, weights, targets, evaluation, update)
-        })
+    fn run(&self, mut request: Request<'_, A>) -> Result<(), Error> {
+        request.checked_labels()?;
+        let (classes, centers) = (request.weights().nrows(), self.centers);
+        if centers.nrows() != classes {
+            return Err(Error::RowCount {
+                argument: Argument::Centers,
+                expected: classes,
+                found: centers.nrows(),
+            });
+        }
+        let argument = Argument::Centers;
+        let (features, targets) = (request.features(), request.targets());
+        let term = A::center_term(TOKEN, features, centers, argument, &targets, self.lambda)?;
+        if !A::is_negligible(TOKEN, &term) {
+            // The sum may overflow. That has to be found before anything is written, so the classifier evaluates once more,
+            // aside.
+            let weights = request.weights();
+            let mut aside = Evaluation::new();
+            self.classifier.run(Request {
+                features,
+                wanted: if request.wants_gradients() {
+                    Wanted::Gradients(weights)
+                } else {
+                    Wanted::Loss(weights)
+                },
+                targets,
+                evaluation: &mut aside,
+            })?;
+            A::add_center_term(TOKEN, &term, &mut aside, classes)?;
+        }
+        // Kept aside: the classifier, which has no centers, would drop this memory.
+        let kept = core::mem::take(&mut request.evaluation.grad_centers);
+        let answered = self.classifier.run(request.reborrow());
+        if answered.is_err() || request.wants_gradients() {
+            request.evaluation.grad_centers = kept;
+        }
+        answered?;
+        A::add_center_term(TOKEN, &term, request.evaluation, classes)
     }
 
     fn learnables(&self) -> &[f64] {

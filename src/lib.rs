@@ -70,24 +70,28 @@ mod center;
 mod check;
 mod combined;
 mod cos_face;
+mod driver;
 mod error;
+mod evaluation;
 mod float;
 pub mod guide;
 #[cfg(feature = "rand")]
 pub mod init;
 mod joint;
-mod linear_cross_entropy;
 mod loss;
 mod margin;
 mod margin_softmax;
 mod modified_softmax;
 mod norm_face;
-mod parallel;
+mod numerics;
+mod request;
 mod scale;
 pub mod schedule;
+mod scratch;
 #[cfg(feature = "serde")]
 mod serialised;
 mod softmax;
+mod targets;
 mod text;
 
 pub use ndarray;
@@ -100,14 +104,17 @@ pub use center::CenterLoss;
 pub use combined::CombinedMargin;
 pub use cos_face::CosFace;
 pub use error::{Argument, Error};
+pub use evaluation::{ClassBlock, Evaluation, Forward};
 pub use float::Float;
 pub use joint::JointLoss;
-pub use loss::{ClassBlock, Evaluation, Forward, MarginLoss, Reduction, Targets};
-pub use margin::{Angle, Margin, TargetLogit};
+pub use loss::MarginLoss;
+pub use margin::{Angle, Margin, Negatives, Target, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;
 pub use norm_face::NormFace;
+pub use request::Request;
 pub use softmax::SoftmaxLoss;
+pub use targets::{Labels, Reduction, Targets};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -80,6 +80,8 @@ impl Angle {
 pub struct TargetLogit {
     value: f64,
     angle_slope: f64,
+    norm_slope: f64,
+    row_term: [f64; 2],
 }
 
 impl TargetLogit {
@@ -89,6 +91,8 @@ impl TargetLogit {
         Self {
             value,
             angle_slope: dpsi_dtheta,
+            norm_slope: 0.0,
+            row_term: [0.0; 2],
         }
     }
 
@@ -96,6 +100,26 @@ impl TargetLogit {
     #[must_use]
     pub fn from_cosine_slope(value: f64, dpsi_dcos: f64, angle: Angle) -> Self {
         Self::from_angle_slope(value, -dpsi_dcos * angle.sin())
+    }
+
+    /// With ∂ψ/∂‖x‖, for a margin that depends on the length of the feature.
+    #[must_use]
+    pub fn with_norm_slope(self, dpsi_dnorm: f64) -> Self {
+        Self {
+            norm_slope: dpsi_dnorm,
+            ..self
+        }
+    }
+
+    /// With a term g(‖x‖) that is added to the row's loss ℓᵢ, and its slope dg/d‖x‖.
+    ///
+    /// It is part of ℓᵢ: the row weight and the reduction apply to it as well.
+    #[must_use]
+    pub fn with_row_term(self, value: f64, dterm_dnorm: f64) -> Self {
+        Self {
+            row_term: [value, dterm_dnorm],
+            ..self
+        }
     }
 
     /// ψ(θ).
@@ -110,19 +134,210 @@ impl TargetLogit {
         self.angle_slope
     }
 
+    /// ∂ψ/∂‖x‖.
+    #[must_use]
+    pub fn norm_slope(self) -> f64 {
+        self.norm_slope
+    }
+
+    /// What is added to the row's loss, and its slope in ‖x‖.
+    pub(crate) fn row_term(self) -> [f64; 2] {
+        self.row_term
+    }
+
     /// `share`·self + (1 − `share`)·other, value and slope alike.
     pub(crate) fn blend(self, share: f64, other: Self) -> Self {
         let mix = |a: f64, b: f64| share * a + (1.0 - share) * b;
+        Self::from_angle_slope(
+            mix(self.value, other.value),
+            mix(self.angle_slope, other.angle_slope),
+        )
+    }
+
+    pub(crate) fn is_finite(self) -> bool {
+        let [term, slope] = self.row_term;
+        [self.value, self.angle_slope, self.norm_slope, term, slope]
+            .into_iter()
+            .all(f64::is_finite)
+    }
+}
+
+/// One row's target, as a [`Margin`] is asked about it.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{Angle, Target};
+///
+/// let target = Target::from(Angle::from_radians(0.5)).with_feature_norm(20.0).with_class(3);
+/// assert_eq!(target.cos(), 0.5_f64.cos());
+/// assert_eq!((target.feature_norm(), target.class(), target.row()), (20.0, 3, 0));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Target {
+    angle: Angle,
+    feature_norm: f64,
+    class: usize,
+    row: usize,
+}
+
+/// A target at that angle, of a feature of length 1, class 0 and row 0.
+impl From<Angle> for Target {
+    fn from(angle: Angle) -> Self {
+        Self::new(angle, 1.0, 0, 0)
+    }
+}
+
+impl Target {
+    pub(crate) fn new(angle: Angle, feature_norm: f64, class: usize, row: usize) -> Self {
         Self {
-            value: mix(self.value, other.value),
-            angle_slope: mix(self.angle_slope, other.angle_slope),
+            angle,
+            feature_norm,
+            class,
+            row,
         }
+    }
+
+    /// With another ‖x‖.
+    #[must_use]
+    pub fn with_feature_norm(self, feature_norm: f64) -> Self {
+        Self {
+            feature_norm,
+            ..self
+        }
+    }
+
+    /// With another class.
+    #[must_use]
+    pub fn with_class(self, class: usize) -> Self {
+        Self { class, ..self }
+    }
+
+    /// With another row.
+    #[must_use]
+    pub fn with_row(self, row: usize) -> Self {
+        Self { row, ..self }
+    }
+
+    /// θ, with its cosine and sine.
+    #[must_use]
+    pub fn angle(&self) -> Angle {
+        self.angle
+    }
+
+    /// θ, in radians.
+    #[must_use]
+    pub fn radians(&self) -> f64 {
+        self.angle.radians
+    }
+
+    /// cos θ.
+    #[must_use]
+    pub fn cos(&self) -> f64 {
+        self.angle.cos
+    }
+
+    /// sin θ, never negative.
+    #[must_use]
+    pub fn sin(&self) -> f64 {
+        self.angle.sin
+    }
+
+    /// ‖x‖.
+    #[must_use]
+    pub fn feature_norm(&self) -> f64 {
+        self.feature_norm
+    }
+
+    /// The class, in `0..C`.
+    #[must_use]
+    pub fn class(&self) -> usize {
+        self.class
+    }
+
+    /// The row of the batch, in `0..N`.
+    #[must_use]
+    pub fn row(&self) -> usize {
+        self.row
+    }
+}
+
+/// What a margin makes of a row's negatives: the cosines c of all classes but the target.
+///
+/// Data, not code, because it is applied to every entry of N×C: above a threshold, c becomes a polynomial of degree three.
+/// The gradient is that of the changed logits, the threshold and the coefficients taken as constants.
+///
+/// # Examples
+///
+/// CurricularFace's `c (t + c)` above cos(θ + m):
+///
+/// ```
+/// use margin_losses::Negatives;
+///
+/// let t = 0.3;
+/// let hard = Negatives::above(0.2, [0.0, t, 1.0, 0.0]);
+/// assert_eq!(hard.of(0.1), 0.1);
+/// assert_eq!(hard.of(0.5), 0.5 * (t + 0.5));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Negatives {
+    threshold: f64,
+    polynomial: [f64; 4],
+}
+
+impl Negatives {
+    /// Every cosine stays as it is.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self::above(f64::INFINITY, [0.0, 1.0, 0.0, 0.0])
+    }
+
+    /// Cosines above `threshold` become `a + b c + d c² + e c³`, given [a, b, d, e].
+    #[must_use]
+    pub fn above(threshold: f64, polynomial: [f64; 4]) -> Self {
+        Self {
+            threshold,
+            polynomial,
+        }
+    }
+
+    /// What becomes of the cosine c.
+    #[must_use]
+    pub fn of(self, c: f64) -> f64 {
+        if c > self.threshold {
+            let [a, b, d, e] = self.polynomial;
+            a + c * (b + c * (d + c * e))
+        } else {
+            c
+        }
+    }
+
+    pub(crate) fn threshold(self) -> f64 {
+        self.threshold
+    }
+
+    /// The coefficients for z = s c, whose polynomial gives s times what it gives for c.
+    pub(crate) fn polynomial_of(self, scale: f64) -> [f64; 4] {
+        let [a, b, d, e] = self.polynomial;
+        [a * scale, b, d / scale, e / (scale * scale)]
+    }
+
+    /// A bound of the slope over all cosines.
+    pub(crate) fn steepest(self) -> f64 {
+        let [_, b, d, e] = self.polynomial;
+        (b.abs() + 2.0 * d.abs() + 3.0 * e.abs()).max(1.0)
+    }
+
+    /// Whether all coefficients are finite, and the threshold is a number.
+    pub(crate) fn is_finite(self) -> bool {
+        self.polynomial.iter().all(|c| c.is_finite()) && !self.threshold.is_nan()
     }
 }
 
 /// What a margin-based softmax adds to a cosine layer: the target's logit as a function of the target's angle.
 ///
-/// The other classes keep cosθ. Implement it for a margin of your own and [`MarginSoftmax`](crate::MarginSoftmax) gives
+/// The other classes keep cosθ unless [`negatives`](Self::negatives) changes them. Implement it for a margin of your own and [`MarginSoftmax`](crate::MarginSoftmax) gives
 /// you its loss and exact gradients, on the path that all losses of this crate run on.
 ///
 /// The slope may be given in θ or in cosθ, whichever the formula is written in. In θ it is bounded for every margin in
@@ -133,22 +348,32 @@ impl TargetLogit {
 /// A margin that demands the square of the (shifted) cosine, written in the cosine:
 ///
 /// ```
-/// use margin_losses::{Angle, Margin, TargetLogit};
+/// use margin_losses::{Angle, Margin, Target, TargetLogit};
 ///
 /// #[derive(Debug)]
 /// struct Squared;
 ///
 /// impl Margin for Squared {
-///     fn target_logit(&self, angle: Angle) -> TargetLogit {
-///         let half = (1.0 + angle.cos()) / 2.0;
-///         TargetLogit::from_cosine_slope(2.0 * half * half - 1.0, 2.0 * half, angle)
+///     fn target_logit(&self, target: &Target) -> TargetLogit {
+///         let half = (1.0 + target.cos()) / 2.0;
+///         TargetLogit::from_cosine_slope(2.0 * half * half - 1.0, 2.0 * half, target.angle())
 ///     }
 /// }
 ///
-/// let logit = Squared.target_logit(Angle::from_radians(0.5));
+/// let logit = Squared.target_logit(&Angle::from_radians(0.5).into());
 /// assert!(logit.value() < 0.5_f64.cos());
 /// ```
 pub trait Margin: fmt::Debug + Send + Sync {
-    /// The target's logit ψ(θ), before it is scaled, and its slope.
-    fn target_logit(&self, angle: Angle) -> TargetLogit;
+    /// The target's logit ψ(θ), before it is scaled, and its slopes.
+    fn target_logit(&self, target: &Target) -> TargetLogit;
+
+    /// What becomes of the row's negatives; nothing, unless the margin says otherwise.
+    fn negatives(&self, _target: &Target) -> Negatives {
+        Negatives::plain()
+    }
+
+    /// The scale s that the margin's own loss has, if it is a loss and has one.
+    fn own_scale(&self) -> Option<f64> {
+        None
+    }
 }

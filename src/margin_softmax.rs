@@ -1,8 +1,11 @@
 //! Softmax over cosines with a margin of the user's own.
 
-use crate::error::Error;
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::driver::{Head, Layer};
+use crate::error::{Error, parameter};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
 use crate::margin::Margin;
+use crate::request::Request;
 use crate::scale::Scale;
 
 /// Softmax cross-entropy over cosines whose target's logit is any [`Margin`]: for a margin that the crate does not have, and
@@ -48,15 +51,15 @@ use crate::scale::Scale;
 /// A margin that is half an angle, half a cosine:
 ///
 /// ```
-/// use margin_losses::{Angle, Margin, MarginLoss, MarginSoftmax, TargetLogit, Targets};
+/// use margin_losses::{Margin, MarginLoss, MarginSoftmax, Target, TargetLogit, Targets};
 /// use margin_losses::ndarray::array;
 ///
 /// #[derive(Debug)]
 /// struct Half;
 ///
 /// impl Margin for Half {
-///     fn target_logit(&self, angle: Angle) -> TargetLogit {
-///         let (sin, cos) = (angle.radians() + 0.25).sin_cos();
+///     fn target_logit(&self, target: &Target) -> TargetLogit {
+///         let (sin, cos) = (target.radians() + 0.25).sin_cos();
 ///         TargetLogit::from_angle_slope(cos - 0.2, -sin)
 ///     }
 /// }
@@ -75,7 +78,7 @@ use crate::scale::Scale;
 /// use margin_losses::{ArcFace, MarginLoss, MarginSoftmax, Targets};
 /// use margin_losses::ndarray::array;
 ///
-/// let mut loss = MarginSoftmax::learned(ArcFace::default(), 16.0)?;
+/// let mut loss = MarginSoftmax::learned(ArcFace::new(16.0, 0.5)?, 16.0)?;
 /// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
 /// let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
 /// loss.set_scale(loss.scale() - 0.1 * out.grad_learnables[0])?;
@@ -92,14 +95,15 @@ pub struct MarginSoftmax<M> {
     scale: Scale,
 }
 
-impl<M> MarginSoftmax<M> {
-    /// A margin, and a fixed scale s. A scale that the margin may have for itself plays no part.
+impl<M: Margin> MarginSoftmax<M> {
+    /// A margin, and a fixed scale s.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶], and unless it is the margin's own scale, if the margin is a loss that has
+    /// one.
     pub fn new(margin: M, scale: f64) -> Result<Self, Error> {
-        let scale = Scale::fixed(scale)?;
+        let scale = Scale::fixed(own_scale(&margin, scale)?)?;
         Ok(Self { margin, scale })
     }
 
@@ -107,12 +111,25 @@ impl<M> MarginSoftmax<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless `initial` ∈ [10⁻⁶, 10⁶].
+    /// As for [`new`](Self::new).
     pub fn learned(margin: M, initial: f64) -> Result<Self, Error> {
-        let scale = Scale::learned(initial)?;
+        let scale = Scale::learned(own_scale(&margin, initial)?)?;
         Ok(Self { margin, scale })
     }
+}
 
+/// The scale, unless the margin has another.
+fn own_scale(margin: &impl Margin, scale: f64) -> Result<f64, Error> {
+    let holds = margin.own_scale().is_none_or(|own| own == scale);
+    parameter(
+        "scale",
+        scale,
+        holds,
+        "be the scale that the margin itself has",
+    )
+}
+
+impl<M> MarginSoftmax<M> {
     /// The margin.
     #[must_use]
     pub fn margin(&self) -> &M {
@@ -134,6 +151,21 @@ impl<M> MarginSoftmax<M> {
         self.scale.set(scale)
     }
 
+    /// What it learns; see [`MarginLoss::learnables`](crate::MarginLoss::learnables).
+    #[must_use]
+    pub fn learnables(&self) -> &[f64] {
+        self.scale.learnables()
+    }
+
+    /// Replaces that; see [`MarginLoss::set_learnables`](crate::MarginLoss::set_learnables).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.scale.set_learnables(values)
+    }
+
     /// Whether the scale is a learnable.
     #[must_use]
     pub fn is_learned(&self) -> bool {
@@ -143,22 +175,26 @@ impl<M> MarginSoftmax<M> {
 
 impl<M: Margin> MarginSoftmax<M> {
     fn head(&self) -> Head<'_> {
+        let layer = Layer::Cosine {
+            scale: self.scale(),
+        };
         Head {
-            layer: Layer::Cosine {
-                scale: self.scale(),
-            },
-            margin: Some(&self.margin),
-            learns_scale: self.is_learned(),
+            learns: self.scale.learns(),
+            ..Head::new(layer).with_margin(&self.margin)
         }
     }
 }
 
-softmax_family!(MarginSoftmax<M> where M: Margin, {
+impl<A: Float, M: Margin> MarginLoss<A> for MarginSoftmax<M> {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+
     fn learnables(&self) -> &[f64] {
-        self.scale.learnables()
+        self.learnables()
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        self.scale.set_learnables(values)
+        self.set_learnables(values)
     }
-});
+}

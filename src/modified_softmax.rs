@@ -1,6 +1,10 @@
 //! The modified softmax of the SphereFace paper: class weights on the unit sphere, features as they are.
 
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::driver::{Head, Layer};
+use crate::error::Error;
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::request::Request;
 
 /// Softmax cross-entropy with unit class weights and no bias, so that the decision depends on angles alone.
 ///
@@ -67,18 +71,10 @@ impl ModifiedSoftmax {
     pub fn new() -> Self {
         Self::default()
     }
-
-    #[expect(
-        clippy::unused_self,
-        reason = "the other losses have something to say here"
-    )]
-    fn head(&self) -> Head<'_> {
-        Head {
-            layer: Layer::UnitWeights,
-            margin: None,
-            learns_scale: false,
-        }
-    }
 }
 
-softmax_family!(ModifiedSoftmax);
+impl<A: Float> MarginLoss<A> for ModifiedSoftmax {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &Head::new(Layer::UnitWeights), request)
+    }
+}

@@ -1,7 +1,10 @@
 //! NormFace: softmax over scaled cosines.
 
+use crate::driver::{Head, Layer};
 use crate::error::Error;
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::request::Request;
 use crate::scale::Scale;
 
 /// NormFace: softmax cross-entropy over cosines, with a scale that is fixed or learned.
@@ -120,23 +123,41 @@ impl NormFace {
         self.scale.is_learned()
     }
 
+    /// What it learns; see [`MarginLoss::learnables`](crate::MarginLoss::learnables).
+    #[must_use]
+    pub fn learnables(&self) -> &[f64] {
+        self.scale.learnables()
+    }
+
+    /// Replaces that; see [`MarginLoss::set_learnables`](crate::MarginLoss::set_learnables).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.scale.set_learnables(values)
+    }
+
     fn head(&self) -> Head<'_> {
         Head {
-            layer: Layer::Cosine {
+            learns: self.scale.learns(),
+            ..Head::new(Layer::Cosine {
                 scale: self.scale(),
-            },
-            margin: None,
-            learns_scale: self.is_learned(),
+            })
         }
     }
 }
 
-softmax_family!(NormFace, {
+impl<A: Float> MarginLoss<A> for NormFace {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+
     fn learnables(&self) -> &[f64] {
-        self.scale.learnables()
+        self.learnables()
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        self.scale.set_learnables(values)
+        self.set_learnables(values)
     }
-});
+}

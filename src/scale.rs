@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::driver::Learns;
 use crate::error::{self, Error};
 
 /// s, and whether it is a learnable.
@@ -40,6 +41,14 @@ impl Scale {
 
     pub(crate) fn is_learned(&self) -> bool {
         self.learned
+    }
+
+    pub(crate) fn learns(&self) -> Learns {
+        if self.learned {
+            Learns::Scale
+        } else {
+            Learns::Nothing
+        }
     }
 
     pub(crate) fn set(&mut self, value: f64) -> Result<(), Error> {

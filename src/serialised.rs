@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
+    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Margin, MarginSoftmax,
     ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss,
 };
 
@@ -144,14 +144,18 @@ impl<M: Serialize> Serialize for MarginSoftmax<M> {
     }
 }
 
-impl<'de, M: Deserialize<'de>> Deserialize<'de> for MarginSoftmax<M> {
+impl<'de, M: Margin + Deserialize<'de>> Deserialize<'de> for MarginSoftmax<M> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let given = MarginSoftmaxMirror::deserialize(from)?;
+        let given = MarginSoftmaxMirror::<M>::deserialize(from)?;
         let new = if given.learned {
             Self::learned
         } else {
             Self::new
         };
-        new(given.margin, given.scale).map_err(D::Error::custom)
+        // It began at the margin's own scale, if that has one, and may have gone on from there.
+        let initial = given.margin.own_scale().unwrap_or(given.scale);
+        let mut loss = new(given.margin, initial).map_err(D::Error::custom)?;
+        loss.set_scale(given.scale).map_err(D::Error::custom)?;
+        Ok(loss)
     }
 }

@@ -4,8 +4,11 @@ use core::fmt;
 
 use ndarray::ArrayView1;
 
+use crate::driver::{Head, Layer, Learns};
 use crate::error::{Argument, Error};
-use crate::linear_cross_entropy::{Head, Layer, softmax_family};
+use crate::float::{Float, sealed::TOKEN};
+use crate::loss::MarginLoss;
+use crate::request::Request;
 
 /// Softmax cross-entropy over a linear layer, with or without bias.
 ///
@@ -132,11 +135,29 @@ impl SoftmaxLoss {
         Ok(())
     }
 
+    /// What it learns; see [`MarginLoss::learnables`](crate::MarginLoss::learnables).
+    #[must_use]
+    pub fn learnables(&self) -> &[f64] {
+        self.bias().unwrap_or_default()
+    }
+
+    /// Replaces that; see [`MarginLoss::set_learnables`](crate::MarginLoss::set_learnables).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.set_bias(values)
+    }
+
     fn head(&self) -> Head<'_> {
         Head {
-            layer: Layer::Linear { bias: self.bias() },
-            margin: None,
-            learns_scale: false,
+            constants: self.bias(),
+            learns: match self.bias {
+                Some(_) => Learns::Constants,
+                None => Learns::Nothing,
+            },
+            ..Head::new(Layer::Linear)
         }
     }
 }
@@ -151,12 +172,16 @@ fn finite(bias: Vec<f64>) -> Result<Vec<f64>, Error> {
     }
 }
 
-softmax_family!(SoftmaxLoss, {
+impl<A: Float> MarginLoss<A> for SoftmaxLoss {
+    fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
+        A::solve(TOKEN, &self.head(), request)
+    }
+
     fn learnables(&self) -> &[f64] {
-        self.bias().unwrap_or_default()
+        self.learnables()
     }
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        self.set_bias(values)
+        self.set_learnables(values)
     }
-});
+}

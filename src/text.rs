@@ -13,10 +13,10 @@ use crate::center::CenterLoss;
 use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
 use crate::error::Error;
-use crate::loss::Reduction;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
 use crate::softmax::SoftmaxLoss;
+use crate::targets::Reduction;
 
 /// A loss that a line of text can name.
 pub(crate) trait Named: Sized {

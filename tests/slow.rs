@@ -4,6 +4,8 @@
 //! cargo test --release --test slow -- --ignored
 //! ```
 
+#[allow(dead_code, unused_imports, reason = "these tests use a part of it")]
+#[path = "quick/support/mod.rs"]
 mod support;
 
 use std::time::Instant;

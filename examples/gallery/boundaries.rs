@@ -30,7 +30,7 @@ impl Rule {
             Self::Norms(ratio) => ratio * first.to_radians().cos(),
             Self::Margin(margin) => {
                 let angle = Angle::from_radians(first.to_radians());
-                margin.target_logit(angle).value()
+                margin.target_logit(&angle.into()).value()
             }
         };
         if logit < -1.0 {

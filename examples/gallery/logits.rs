@@ -17,7 +17,8 @@ const MARGIN: f64 = 0.5;
 struct Cosine;
 
 impl Margin for Cosine {
-    fn target_logit(&self, angle: Angle) -> TargetLogit {
+    fn target_logit(&self, target: &margin_losses::Target) -> TargetLogit {
+        let angle = target.angle();
         TargetLogit::from_cosine_slope(angle.cos(), 1.0, angle)
     }
 }
@@ -182,7 +183,7 @@ fn samples(margin: &dyn Margin, of: fn(TargetLogit) -> f64) -> Vec<[f64; 2]> {
     for tenth in 0..=1800 {
         let degrees = f64::from(tenth) / 10.0;
         let angle = Angle::from_radians(degrees.to_radians());
-        let value = of(margin.target_logit(angle));
+        let value = of(margin.target_logit(&angle.into()));
         // No slope of these curves exceeds 16 a radian.
         if points
             .last()

@@ -1,9 +1,10 @@
 //! Bytes to a loss, its parameters and a batch, ordinary or not; then every path of the crate, judged by the oracle of the
-//! tests. `tests/support/tape.rs` decodes, `tests/support/judge.rs` says what is right.
+//! tests. `tests/quick/support/tape.rs` decodes, `tests/quick/support/judge.rs` says what is right.
 
 #![no_main]
 
-#[path = "../../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the target uses a part of it")]
+#[path = "../../tests/quick/support/mod.rs"]
 mod support;
 
 use libfuzzer_sys::fuzz_target;

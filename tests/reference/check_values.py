@@ -1,4 +1,4 @@
-"""Writes check_values.csv: each loss, with all its gradients, on the small batch that tests/check_values.rs describes.
+"""Writes check_values.csv: each loss, with all its gradients, on the small batch that tests/quick/check_values.rs describes.
 
     python3 check_values.py > check_values.csv
 """

@@ -1,0 +1,109 @@
+//! What would leave the range of the element type, found from lengths before anything is written.
+
+use crate::error::{Argument, Error};
+use crate::numerics::{Element, scale_by_power};
+
+use super::close::Closed;
+use super::features::Batch;
+use super::weights::{Lengths, product_limit};
+use super::{Layer, Learns, Link};
+
+/// Refuses rows whose logits might not be representable. Cosines are bounded; free norms are not.
+pub(super) fn check_logits<A: Element>(
+    batch: &Batch<'_, A>,
+    weights: &Lengths,
+) -> Result<(), Error> {
+    let length = match batch.head.layer {
+        Layer::Cosine { .. } => return Ok(()),
+        // Blocks of longer weights are scaled to norms below 2.
+        Layer::UnitWeights => 2.0,
+        Layer::Linear => weights.longest,
+    };
+    let constants = batch.head.constants.unwrap_or_default();
+    let constant = constants
+        .iter()
+        .fold(0.0_f64, |largest, c| largest.max(c.abs()));
+    // By Cauchy and Schwarz this bounds every partial sum of the product as well.
+    let limit = product_limit::<A>();
+    // An infinite norm times a zero one is NaN, and too long as well.
+    let too_long = |norm: &f64| {
+        let largest = norm * length + constant;
+        largest.is_nan() || largest > limit
+    };
+    match batch.norms.iter().position(too_long) {
+        None => Ok(()),
+        Some(row) => Err(Error::overflow("logit", Argument::Features, row)),
+    }
+}
+
+/// The most that the gradients of the classes can be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClassBounds {
+    /// A row of ∂W before it is divided by its norm, without the targets.
+    pub(super) weights: f64,
+    /// A row of ∂W in whole, or an entry of ∂L/∂b.
+    whole: f64,
+}
+
+impl ClassBounds {
+    pub(super) fn new<A: Element>(batch: &Batch<'_, A>, weights: &Lengths) -> Self {
+        let share = match batch.head.link {
+            Link::Softmax => 1.0 + batch.head.smoothing,
+            Link::Logistic { positive, negative } => positive.max(negative),
+        };
+        let (mut bound, mut targets, mut constants) = (0.0, 0.0, 0.0);
+        let rows = batch
+            .coefficients
+            .iter()
+            .zip(&batch.norms)
+            .zip(&batch.targets);
+        for ((coefficient, &norm), target) in rows {
+            let length = match batch.head.layer {
+                Layer::Cosine { scale } => scale,
+                _ => norm,
+            };
+            let coefficient = share * coefficient.abs();
+            bound += coefficient * length * target.negative_slope;
+            targets += coefficient * target.steepest[1];
+            constants += coefficient;
+        }
+        if batch.head.learns != Learns::Constants {
+            constants = 0.0;
+        }
+        let divisor = if batch.head.normalises_weights() {
+            weights.shortest
+        } else {
+            1.0
+        };
+        Self {
+            weights: bound,
+            whole: (bound / divisor + targets).max(constants),
+        }
+    }
+}
+
+/// Whether all gradients can be said to be finite before they are known.
+pub(super) fn surely_finite<A: Element>(
+    batch: &Batch<'_, A>,
+    rows: &[Closed],
+    classes: &ClassBounds,
+) -> bool {
+    let limit = 0.99 * A::max_value().widen();
+    let mut scale_bound = 0.0;
+    for (i, row) in rows.iter().enumerate() {
+        let target = &batch.targets[i];
+        let others = scale_by_power(1.01 * batch.through(i), row.exponent);
+        let whole = others + row.pull.abs() * target.steepest[0] + target.term[1].abs();
+        let coefficient = batch.coefficients[i].abs();
+        // Not a number is not finite.
+        if !(whole <= limit && coefficient * whole <= limit) {
+            return false;
+        }
+        if let (Learns::Scale, Layer::Cosine { scale }) = (batch.head.learns, batch.head.layer) {
+            let others = scale_by_power(1.01, row.exponent) + row.mean.abs() / scale;
+            let psi = (target.logit - target.constant) / scale;
+            scale_bound += coefficient * (others + (row.pull * psi).abs());
+        }
+    }
+    scale_bound <= limit && classes.whole <= limit
+}

@@ -1,0 +1,158 @@
+//! Between there and back: what the segments have left behind becomes each row's loss, and its share in the gradients.
+
+use crate::numerics::Element;
+use crate::numerics::binary_exponent;
+use crate::scratch::RowSum;
+
+use super::target::RowTarget;
+use super::{Head, Link};
+
+/// A row, once every class has been seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    /// ℓ.
+    pub(super) loss: f64,
+    /// −∂ℓ/∂z_y; for the softmax 1 − p_y, as the sum of the other classes' probabilities.
+    pub(super) pull: f64,
+    /// The largest logit of another class, as no margin has changed it.
+    pub(super) largest_other: f64,
+    /// 2^this bounds what the other classes add to ∂ℓ/∂(scaled feature).
+    pub(super) exponent: i32,
+    /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
+    pub(super) mean: f64,
+    share: Share,
+}
+
+/// What turns what is kept of an entry into ∂ℓ/∂z.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    /// exp(shift − this) turns exp(z − shift) into a probability.
+    Softmax { log_sum: [f64; 2] },
+    /// The logistic link keeps the derivative itself, but for this factor.
+    Logistic { weight: f64 },
+}
+
+/// A shift never lies above the logits that it is for, but for a little rounding. Only where there is no class but the target
+/// it is unrelated to them; the exponentials are zero then.
+const LARGEST_LOG_SHARE: f64 = 1.0;
+
+/// The exponent of a bound that is 0, or that has underflowed.
+const NO_BOUND: i32 = -1000;
+
+/// ln(1 + e^gap), and its derivative.
+fn softplus(gap: f64) -> (f64, f64) {
+    let ratio = (-gap.abs()).exp();
+    if gap <= 0.0 {
+        (ratio.ln_1p(), ratio / (1.0 + ratio))
+    } else {
+        (gap + ratio.ln_1p(), 1.0 / (1.0 + ratio))
+    }
+}
+
+impl Closed {
+    /// From the segments of one row, in their order, and a bound of what smoothed labels add to its gradient.
+    pub(super) fn new<A: Element>(
+        head: &Head<'_>,
+        segments: impl Iterator<Item = RowSum<A>> + Clone,
+        target: &RowTarget<A>,
+        uniform: f64,
+    ) -> Self {
+        let mut row = match head.link {
+            Link::Softmax => Self::softmax(segments.clone(), target),
+            Link::Logistic { positive, negative } => {
+                Self::logistic(segments.clone(), target, positive, negative)
+            }
+        };
+        row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
+            largest.max(sum.largest.widen())
+        });
+        let mut bound = uniform;
+        for sum in segments.filter(|sum| sum.total > 0.0) {
+            let share = row.share(sum.shift) * sum.total;
+            bound += share * sum.length * target.negative_slope;
+            row.mean += share * sum.mean;
+        }
+        row.exponent = if bound > 0.0 {
+            1 + binary_exponent(bound.min(f64::MAX / 4.0))
+        } else {
+            NO_BOUND
+        };
+        row
+    }
+
+    fn softmax<A: Element>(
+        segments: impl Iterator<Item = RowSum<A>> + Clone,
+        target: &RowTarget<A>,
+    ) -> Self {
+        let seen = segments.filter(|sum| sum.total > 0.0);
+        let shift = seen
+            .clone()
+            .fold(f64::NEG_INFINITY, |shift, sum| shift.max(sum.shift.widen()));
+        if shift == f64::NEG_INFINITY {
+            // No class but the target: it is certain, and no other has a share.
+            return Self::of(
+                0.0,
+                0.0,
+                Share::Softmax {
+                    log_sum: [0.0, f64::INFINITY],
+                },
+            );
+        }
+        let others: f64 = seen
+            .map(|sum| match sum.shift.widen() {
+                own if own == shift => sum.total,
+                own => sum.total * (own - shift).exp(),
+            })
+            .sum();
+        // With D = ln Σ_{j≠y} exp z_j − z_y: ℓ = softplus(D) and 1 − p_y = logistic(D), without cancellation in either.
+        let gap = others.ln() + (shift - target.logit);
+        let (loss, pull) = softplus(gap);
+        // Not z_y + ℓ: where logits are huge, that would lose what is left of their differences.
+        let above = others.ln() + (-gap.abs()).exp().ln_1p() + (-gap).max(0.0);
+        Self::of(
+            loss,
+            pull,
+            Share::Softmax {
+                log_sum: [shift, above],
+            },
+        )
+    }
+
+    fn logistic<A: Element>(
+        segments: impl Iterator<Item = RowSum<A>>,
+        target: &RowTarget<A>,
+        positive: f64,
+        negative: f64,
+    ) -> Self {
+        let others: f64 = segments.map(|sum| sum.total).sum();
+        let (loss, pull) = softplus(-target.logit);
+        Self::of(
+            positive * loss + negative * others,
+            positive * pull,
+            Share::Logistic { weight: negative },
+        )
+    }
+
+    fn of(loss: f64, pull: f64, share: Share) -> Self {
+        Self {
+            loss,
+            pull,
+            largest_other: f64::NEG_INFINITY,
+            exponent: 0,
+            mean: 0.0,
+            share,
+        }
+    }
+
+    /// What turns an entry that was kept, relative to `shift`, into ∂ℓ/∂z.
+    pub(super) fn share<A: Element>(&self, shift: A) -> f64 {
+        match self.share {
+            Share::Softmax {
+                log_sum: [largest, above],
+            } => (shift.widen() - largest - above)
+                .min(LARGEST_LOG_SHARE)
+                .exp(),
+            Share::Logistic { weight } => weight,
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The innermost loop: a row of products becomes logits, exponentials and their sums.
+//!
+//! A row's exponentials are relative to a shift. It is 0 as long as the largest logit lies a little above 0, so that nothing
+//! has to be done about it in the ordinary case. Otherwise it is the largest logit at first, and follows when a logit exceeds
+//! it by more than a slack that keeps clear of overflow. It never lies above the largest logit, so that a probability keeps
+//! its digits as long as it is a normal number.
+
+use core::fmt;
+
+use pulp::{Simd, WithSimd};
+
+use crate::numerics::{Element, reduce};
+use crate::scratch::RowSum;
+
+use super::Link;
+
+/// How many exponentials, sums or maxima run side by side.
+///
+/// For the compiler to keep them in registers, lanes are copied out of the slices before they are changed (slices may
+/// overlap for all it knows), and what is left over has a result of its own (a variable index would put them in memory).
+const LANES: usize = 32;
+
+/// What is known of each column of a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns<'a, A> {
+    /// What turns a product into a logit: 1/‖w‖, or a power of two.
+    pub(super) factors: &'a [A],
+    /// What is added to it.
+    pub(super) constants: &'a [A],
+    /// The lengths of the weights, in units of the block; empty if the layer normalises them.
+    pub(super) lengths: &'a [A],
+}
+
+/// Logits above a threshold become a polynomial of themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Changed<A> {
+    pub(super) above: A,
+    pub(super) polynomial: [A; 4],
+}
+
+/// What a margin does to a row's negatives.
+trait Map<A>: Copy + fmt::Debug {
+    /// Whether it does anything.
+    const CHANGES: bool;
+    /// The logit that it makes of one, and the slope there.
+    fn of(self, logit: A) -> (A, A);
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plain;
+
+impl<A: Element> Map<A> for Plain {
+    const CHANGES: bool = false;
+
+    #[inline(always)]
+    fn of(self, logit: A) -> (A, A) {
+        (logit, A::one())
+    }
+}
+
+impl<A: Element> Map<A> for Changed<A> {
+    const CHANGES: bool = true;
+
+    #[inline(always)]
+    fn of(self, z: A) -> (A, A) {
+        let [a, b, c, d] = self.polynomial;
+        let value = d.mul_add(z, c).mul_add(z, b).mul_add(z, a);
+        let three_d = d + d + d;
+        let slope = three_d.mul_add(z, c + c).mul_add(z, b);
+        if z > self.above {
+            (value, slope)
+        } else {
+            (z, A::one())
+        }
+    }
+}
+
+/// A tile of products, and what becomes of it.
+#[derive(Debug)]
+pub(super) struct Entries<'a, A> {
+    pub(super) columns: Columns<'a, A>,
+    pub(super) link: Link,
+    /// For each row of the tile, unless all negatives of all rows are plain.
+    pub(super) changed: &'a [Option<Changed<A>>],
+    pub(super) products: &'a [A],
+    /// Where goes what the way back multiplies, `exp(z − shift) · slope/‖w‖`; empty if it is not wanted.
+    pub(super) out: &'a mut [A],
+    pub(super) rows: Rows<'a, A>,
+}
+
+/// What is known of the rows of a tile, or is to be found out.
+#[derive(Debug)]
+pub(super) enum Rows<'a, A> {
+    /// The sums so far, to be added to, and the unit of the lengths.
+    Open {
+        sums: &'a mut [RowSum<A>],
+        unit: f64,
+    },
+    /// The shifts that the exponentials were found to need.
+    Again { shifts: &'a [A] },
+}
+
+impl<A: Element> WithSimd for Entries<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let width = self.columns.factors.len();
+        let mut outs = self.out.chunks_exact_mut(width);
+        let mut rows = self.rows;
+        for (i, products) in self.products.chunks_exact(width).enumerate() {
+            let out = outs.next().unwrap_or_default();
+            let row = Row {
+                columns: self.columns,
+                link: self.link,
+                changed: self.changed.get(i).copied().flatten(),
+                products,
+            };
+            match &mut rows {
+                Rows::Open { sums, unit } => row.open(&mut sums[i], *unit, out),
+                Rows::Again { shifts } => {
+                    row.measure(shifts[i], out);
+                }
+            }
+        }
+    }
+}
+
+/// One row of a tile.
+struct Row<'a, A> {
+    columns: Columns<'a, A>,
+    link: Link,
+    changed: Option<Changed<A>>,
+    products: &'a [A],
+}
+
+/// What one pass over a row has found.
+struct Measured<A> {
+    /// Σ exp(z − shift), or Σ softplus(z).
+    total: f64,
+    /// The largest logit, plain and as the margin has changed it.
+    largest: A,
+    reached: A,
+    /// Each exponential times the length of its weight, and times its logit without the constant.
+    lengths: f64,
+    values: f64,
+}
+
+impl<A: Element> Row<'_, A> {
+    /// Adds the row to its sums.
+    #[inline(always)]
+    fn open(&self, sum: &mut RowSum<A>, unit: f64, out: &mut [A]) {
+        let mut found = self.measure(sum.shift, out);
+        if matches!(self.link, Link::Softmax) {
+            let fresh = sum.total == 0.0;
+            let rises = found.reached > sum.shift + A::SHIFT_SLACK;
+            let below = found.reached < sum.shift && found.reached > A::neg_infinity();
+            if rises || (fresh && below) {
+                if !fresh {
+                    sum.total *= (sum.shift - found.reached).widen().exp();
+                }
+                sum.shift = found.reached;
+                found = self.measure(sum.shift, out);
+            }
+        }
+        sum.largest = larger(sum.largest, found.largest);
+        if found.total > 0.0 {
+            sum.total += found.total;
+            let share = found.total / sum.total;
+            if !self.columns.lengths.is_empty() {
+                let length = found.lengths / found.total * unit;
+                sum.length += share * (length - sum.length);
+            }
+            if self.changed.is_some() {
+                sum.mean += share * (found.values / found.total - sum.mean);
+            }
+        }
+    }
+
+    /// One pass, with exponentials relative to `shift`.
+    #[inline(always)]
+    fn measure(&self, shift: A, out: &mut [A]) -> Measured<A> {
+        let lengths = !self.columns.lengths.is_empty();
+        match (self.link, self.changed) {
+            (Link::Softmax, None) if lengths => self.pass::<false, true, _>(shift, Plain, out),
+            (Link::Softmax, None) => self.pass::<false, false, _>(shift, Plain, out),
+            (Link::Softmax, Some(map)) => self.pass::<false, false, _>(shift, map, out),
+            (Link::Logistic { .. }, None) => self.pass::<true, false, _>(shift, Plain, out),
+            (Link::Logistic { .. }, Some(map)) => self.pass::<true, false, _>(shift, map, out),
+        }
+    }
+
+    #[inline(always)]
+    fn pass<const LOGISTIC: bool, const LENGTHS: bool, M: Map<A>>(
+        &self,
+        shift: A,
+        map: M,
+        out: &mut [A],
+    ) -> Measured<A> {
+        if out.is_empty() {
+            self.lanes::<LOGISTIC, LENGTHS, false, M>(shift, map, out)
+        } else {
+            self.lanes::<LOGISTIC, LENGTHS, true, M>(shift, map, out)
+        }
+    }
+
+    #[inline(always)]
+    fn lanes<const LOGISTIC: bool, const LENGTHS: bool, const KEEP: bool, M: Map<A>>(
+        &self,
+        shift: A,
+        map: M,
+        out: &mut [A],
+    ) -> Measured<A> {
+        let (products, rest) = self.products.as_chunks::<LANES>();
+        let (factors, factors_rest) = self.columns.factors.as_chunks::<LANES>();
+        let (constants, constants_rest) = self.columns.constants.as_chunks::<LANES>();
+        let (lengths, lengths_rest) = self.columns.lengths.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        let mut lanes = Lanes::<A, LANES>::new();
+        for (i, products) in products.iter().enumerate() {
+            let length = if LENGTHS {
+                &lengths[i]
+            } else {
+                &[A::zero(); LANES]
+            };
+            let kept = lanes.step::<LOGISTIC, LENGTHS, KEEP, M>(
+                products,
+                (&factors[i], &constants[i], length),
+                shift,
+                map,
+            );
+            if KEEP {
+                out[i] = kept;
+            }
+        }
+        let mut tail = Lanes::<A, 1>::new();
+        for (i, &product) in rest.iter().enumerate() {
+            let length = if LENGTHS { lengths_rest[i] } else { A::zero() };
+            let kept = tail.step::<LOGISTIC, LENGTHS, KEEP, M>(
+                &[product],
+                (&[factors_rest[i]], &[constants_rest[i]], &[length]),
+                shift,
+                map,
+            );
+            if KEEP {
+                out_rest[i] = kept[0];
+            }
+        }
+        let (found, tail) = (lanes.joined::<LENGTHS, M>(), tail.joined::<LENGTHS, M>());
+        Measured {
+            total: found.total + tail.total,
+            largest: larger(found.largest, tail.largest),
+            reached: larger(found.reached, tail.reached),
+            lengths: found.lengths + tail.lengths,
+            values: found.values + tail.values,
+        }
+    }
+}
+
+/// The sums and maxima of N columns side by side.
+struct Lanes<A, const N: usize> {
+    totals: [A; N],
+    largest: [A; N],
+    reached: [A; N],
+    lengths: [A; N],
+    values: [A; N],
+}
+
+impl<A: Element, const N: usize> Lanes<A, N> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            totals: [A::zero(); N],
+            largest: [A::neg_infinity(); N],
+            reached: [A::neg_infinity(); N],
+            lengths: [A::zero(); N],
+            values: [A::zero(); N],
+        }
+    }
+
+    /// Takes in N products, and returns what the way back multiplies.
+    #[inline(always)]
+    fn step<const LOGISTIC: bool, const LENGTHS: bool, const KEEP: bool, M: Map<A>>(
+        &mut self,
+        products: &[A; N],
+        (factors, constants, lengths): (&[A; N], &[A; N], &[A; N]),
+        shift: A,
+        map: M,
+    ) -> [A; N] {
+        let (mut z, mut slopes, mut values) = (*products, [A::one(); N], [A::zero(); N]);
+        if M::CHANGES {
+            for k in 0..N {
+                let plain = z[k] * factors[k];
+                self.largest[k] = larger(self.largest[k], plain + constants[k]);
+                (values[k], slopes[k]) = map.of(plain);
+                z[k] = values[k] + constants[k];
+            }
+        } else {
+            for k in 0..N {
+                z[k] = z[k].mul_add(factors[k], constants[k]);
+            }
+        }
+        let mut terms = z;
+        for k in 0..N {
+            self.reached[k] = larger(self.reached[k], z[k]);
+            if LOGISTIC {
+                let q = (-z[k].abs()).exp_element();
+                let above = larger(z[k], A::zero());
+                self.totals[k] += above + q.ln_1p_element();
+                let numerator = if z[k] > A::zero() { A::one() } else { q };
+                terms[k] = numerator / (A::one() + q);
+            } else {
+                terms[k] = (z[k] - shift).exp_element();
+                self.totals[k] += terms[k];
+            }
+        }
+        for k in 0..N {
+            if LENGTHS {
+                self.lengths[k] = terms[k].mul_add(lengths[k], self.lengths[k]);
+            }
+            if M::CHANGES {
+                // −∞ in the place of a target has no exponential, and 0 · ∞ is not 0.
+                let value = larger(values[k], A::min_value());
+                self.values[k] = terms[k].mul_add(value, self.values[k]);
+            }
+        }
+        if KEEP {
+            for k in 0..N {
+                if M::CHANGES {
+                    terms[k] *= slopes[k];
+                }
+                if !LENGTHS {
+                    terms[k] *= factors[k];
+                }
+            }
+        }
+        terms
+    }
+
+    #[inline(always)]
+    fn joined<const LENGTHS: bool, M: Map<A>>(self) -> Measured<A> {
+        let sum = |lanes: [A; N]| reduce(lanes.map(Element::widen), |a, b| a + b);
+        let reached = reduce(self.reached, larger);
+        Measured {
+            total: sum(self.totals),
+            largest: if M::CHANGES {
+                reduce(self.largest, larger)
+            } else {
+                reached
+            },
+            reached,
+            lengths: if LENGTHS { sum(self.lengths) } else { 0.0 },
+            values: if M::CHANGES { sum(self.values) } else { 0.0 },
+        }
+    }
+}
+
+/// The larger of two numbers; the first, if one of them is NaN.
+#[inline(always)]
+pub(super) fn larger<A: PartialOrd>(a: A, b: A) -> A {
+    if b > a { b } else { a }
+}

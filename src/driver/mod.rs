@@ -1,0 +1,458 @@
+//! The driver: a classifier over a linear or cosine layer in which only the target's logit is special.
+//!
+//! It owns normalisation, the products, log-sum-exp, the backward products and the projection back through the
+//! normalisation. It knows no paper: a [`Head`] says what is normalised and hands over the margin.
+//!
+//! An evaluation has three phases, each over segments of classes: **open** (what a segment knows of each row), **close**
+//! (from all segments to each row's loss), **finish** (the gradients). No phase needs more than what the one before has left
+//! behind, and no sum depends on who did which segment.
+
+mod bounds;
+mod close;
+mod entries;
+mod features;
+mod finish;
+mod lane;
+mod open;
+mod plan;
+mod smoothing;
+mod target;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::sync::Mutex;
+
+use ndarray::{Array1, Array2, ArrayView2};
+
+use crate::check;
+use crate::error::{Argument, Error};
+use crate::evaluation::Evaluation;
+use crate::margin::Margin;
+use crate::numerics::{Element, OrderFree, binary_exponent, parallel};
+use crate::request::{Aim, Request, Wanted};
+use crate::scratch::{Pieces, Scratch};
+
+use bounds::ClassBounds;
+use close::Closed;
+use features::{Arguments, Batch, Room};
+use finish::{ClassGradient, WayBack};
+use lane::Lane;
+use open::Opened;
+use plan::{Plan, Shape};
+use weights::{Door, Weights};
+
+/// What is normalised, and so what a logit is, but for its constant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Layer {
+    /// z_j = w_j·x.
+    Linear,
+    /// z_j = ŵ_j·x.
+    UnitWeights,
+    /// z_j = s ŵ_j·x̂.
+    Cosine {
+        /// s.
+        scale: f64,
+    },
+}
+
+/// What makes a loss of a row's logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Link {
+    /// ℓ = ln Σ_j exp z_j − z_y.
+    Softmax,
+    /// ℓ = positive · softplus(−z_y) + negative · Σ_{j≠y} softplus(z_j), of a layer that normalises its weights.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "for the losses that ask one class against the rest"
+        )
+    )]
+    Logistic { positive: f64, negative: f64 },
+}
+
+/// What of itself a loss learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learns {
+    Nothing,
+    /// The scale of the cosines.
+    Scale,
+    /// The constants of the classes.
+    Constants,
+}
+
+/// A loss as the driver sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub(crate) layer: Layer,
+    /// The target's logit, if it is not that of any class; never with [`Layer::Linear`].
+    pub(crate) margin: Option<&'a dyn Margin>,
+    /// What is added to the logits, one number for each class.
+    pub(crate) constants: Option<&'a [f64]>,
+    pub(crate) learns: Learns,
+    /// K, the rows of W for each class, of which the nearest counts.
+    pub(crate) group: usize,
+    /// ε: the share of the target's probability that is spread over all classes. With the softmax, and plain columns.
+    pub(crate) smoothing: f64,
+    pub(crate) link: Link,
+}
+
+impl<'a> Head<'a> {
+    /// The softmax over a layer, and nothing else.
+    pub(crate) fn new(layer: Layer) -> Self {
+        Self {
+            layer,
+            margin: None,
+            constants: None,
+            learns: Learns::Nothing,
+            group: 1,
+            smoothing: 0.0,
+            link: Link::Softmax,
+        }
+    }
+
+    pub(crate) fn with_margin(self, margin: &'a dyn Margin) -> Self {
+        Self {
+            margin: Some(margin),
+            ..self
+        }
+    }
+
+    fn normalises_weights(&self) -> bool {
+        !matches!(self.layer, Layer::Linear)
+    }
+
+    fn has_cosines(&self) -> bool {
+        self.normalises_weights()
+    }
+
+    /// A margin needs the angle, and so a feature that has one.
+    fn needs_feature_norms(&self) -> bool {
+        self.margin.is_some() || matches!(self.layer, Layer::Cosine { .. })
+    }
+
+    fn constant(&self, class: usize) -> f64 {
+        self.constants.map_or(0.0, |constants| constants[class])
+    }
+
+    /// ε/C.
+    fn uniform_share(&self, columns: usize) -> f64 {
+        self.smoothing / (columns / self.group) as f64
+    }
+}
+
+/// Answers a request.
+pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
+    let labels = request.labels(Argument::ClassWeights, head.group)?;
+    let Request {
+        features,
+        wanted,
+        targets,
+        evaluation,
+    } = request;
+    let classes = wanted.weights().nrows() / head.group;
+    if let Some(constants) = head.constants
+        && constants.len() != classes
+    {
+        return Err(Error::RowCount {
+            argument: Argument::Bias,
+            expected: classes,
+            found: constants.len(),
+        });
+    }
+    let shape = Shape {
+        rows: features.nrows(),
+        classes,
+        group: head.group,
+        dim: features.ncols(),
+    };
+    let plan = Plan::new(shape, wanted.aim()).within::<A>(evaluation.scratch.limit())?;
+    let problem = Problem {
+        head,
+        plan,
+        features,
+        labels: &labels,
+        coefficients: check::coefficients(&targets),
+    };
+    match wanted {
+        // What calls the caller's code stays on the caller's thread.
+        Wanted::Update { .. } => problem.solve(wanted, evaluation),
+        Wanted::Loss(view) => {
+            parallel::on_pool(plan.lanes, || problem.solve(Wanted::Loss(view), evaluation))
+        }
+        Wanted::Gradients(view) => parallel::on_pool(plan.lanes, || {
+            problem.solve(Wanted::Gradients(view), evaluation)
+        }),
+    }
+}
+
+/// What is to be evaluated, once it is known to have the right shape.
+struct Problem<'a, A> {
+    head: &'a Head<'a>,
+    plan: Plan,
+    features: ArrayView2<'a, A>,
+    labels: &'a [usize],
+    /// rᵢ/N or rᵢ.
+    coefficients: Vec<f64>,
+}
+
+impl<A: Element> Problem<'_, A> {
+    fn solve(self, wanted: Wanted<'_, A>, evaluation: &mut Evaluation<A>) -> Result<(), Error> {
+        let plan = self.plan;
+        let memory = Memory::of(&plan, &mut evaluation.scratch);
+        let mut underway = self.begin(wanted.weights(), memory)?;
+        underway.open(wanted.weights())?;
+        let rows = underway.opened.close(&underway.batch);
+        let figures = underway.batch.figures(&rows)?;
+        let mut out = Gradients {
+            features: &mut evaluation.grad_features,
+            weights: &mut evaluation.grad_weights,
+            learnables: &mut evaluation.grad_learnables,
+        };
+        if plan.aim == Aim::Loss {
+            out.clear(plan.dim);
+        } else {
+            underway.finish(&rows, wanted, &mut out)?;
+        }
+        // Nothing has been refused, so that the last outputs may be written too.
+        evaluation.forward = figures;
+        evaluation.grad_centers = Array2::default((0, 0));
+        Ok(())
+    }
+
+    /// Takes the features in, and finds the targets that are among `rows`.
+    fn begin<'m>(
+        self,
+        rows: ArrayView2<'_, A>,
+        memory: Memory<'m, A>,
+    ) -> Result<Underway<'m, A>, Error>
+    where
+        Self: 'm,
+    {
+        let mut door = Door {
+            first: self.plan.own_columns().start,
+            normalised: self.head.normalises_weights(),
+            longest_feature: 0.0,
+        };
+        let arguments = Arguments {
+            features: self.features,
+            weights: door.over(rows),
+            labels: self.labels,
+        };
+        let (batch, target_error) = features::prepare(
+            self.head,
+            self.plan,
+            arguments,
+            self.coefficients,
+            memory.room,
+        )?;
+        if matches!(self.head.layer, Layer::UnitWeights) {
+            door.longest_feature = batch.norms.iter().fold(0.0, |a, &b| a.max(b));
+        }
+        Ok(Underway {
+            batch,
+            target_error,
+            opened: memory.opened,
+            lanes: memory.lanes,
+            totals: memory.totals,
+            rests: memory.rests,
+            door,
+            bounds: ClassBounds::default(),
+        })
+    }
+}
+
+/// Working memory, dealt out.
+struct Memory<'a, A> {
+    room: Room<'a, A>,
+    opened: Opened<'a, A>,
+    lanes: Vec<Lane<'a, A>>,
+    totals: &'a mut [f64],
+    rests: &'a mut [f64],
+}
+
+impl<'a, A: Element> Memory<'a, A> {
+    fn of(plan: &Plan, scratch: &'a mut Scratch<A>) -> Self {
+        let sizes = plan.sizes::<A>();
+        let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
+        let mut doubles = Pieces::of(&mut scratch.doubles, sizes.doubles());
+        Self {
+            room: Room {
+                scaled: elements.take(sizes.features),
+                by_feature: elements.take(sizes.directions),
+                by_weight: elements.take(sizes.directions),
+            },
+            opened: Opened {
+                factors: elements.take(sizes.factors),
+                rescaled: Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks),
+                sums: Pieces::of(&mut scratch.row_sums, sizes.row_sums).take(sizes.row_sums),
+                shifts: elements.take(sizes.shifts),
+                kept: elements.take(sizes.exponentials),
+                direction: Vec::new(),
+            },
+            totals: doubles.take(sizes.totals),
+            rests: doubles.take(sizes.rests),
+            lanes: Lane::all(plan, &mut elements, &mut doubles),
+        }
+    }
+}
+
+/// What the caller gets.
+struct Gradients<'a, A> {
+    features: &'a mut Array2<A>,
+    weights: &'a mut Array2<A>,
+    learnables: &'a mut Array1<A>,
+}
+
+impl<A: Element> Gradients<'_, A> {
+    /// Leaves no gradients, of anything.
+    fn clear(&mut self, dim: usize) {
+        *self.features = Array2::default((0, dim));
+        *self.weights = Array2::default((0, dim));
+        *self.learnables = Array1::default(0);
+    }
+}
+
+/// An evaluation under way.
+struct Underway<'a, A> {
+    batch: Batch<'a, A>,
+    /// What is wrong with a target, to be said if nothing is wrong with a class weight.
+    target_error: Option<Error>,
+    opened: Opened<'a, A>,
+    lanes: Vec<Lane<'a, A>>,
+    totals: &'a mut [f64],
+    rests: &'a mut [f64],
+    door: Door,
+    bounds: ClassBounds,
+}
+
+impl<'a, A: Element> Underway<'a, A> {
+    /// The first phase, once every row's target is known.
+    fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
+        let weights = self.door.over(rows);
+        let lengths = self.opened.run(&self.batch, weights, &mut self.lanes)?;
+        bounds::check_logits(&self.batch, &lengths)?;
+        if let Some(error) = self.target_error.take() {
+            return Err(error);
+        }
+        self.bounds = ClassBounds::new(&self.batch, &lengths);
+        Ok(())
+    }
+
+    /// The third phase. Everything that can be refused is refused before the first output is written.
+    fn finish(
+        &mut self,
+        rows: &[Closed],
+        wanted: Wanted<'_, A>,
+        out: &mut Gradients<'_, A>,
+    ) -> Result<(), Error> {
+        let (head, door) = (self.batch.head, self.door);
+        let (n, dim) = (self.batch.plan.rows, self.batch.plan.dim);
+        let weights = door.over(wanted.weights());
+        if !bounds::surely_finite(&self.batch, rows, &self.bounds) {
+            self.rehearse(rows, weights)?;
+        }
+        self.begin_totals(rows, weights);
+        *out.learnables = match head.learns {
+            Learns::Constants => Array1::zeros(self.batch.plan.own_columns().len() / head.group),
+            Learns::Nothing | Learns::Scale => Array1::default(0),
+        };
+        let constants = out.learnables.as_slice_mut().unwrap_or_default();
+        let (back, lanes) = self.back(rows);
+        match wanted {
+            Wanted::Update { weights, update } => {
+                back.stream(door, lanes, constants, weights, update);
+                *out.weights = Array2::default((0, dim));
+            }
+            Wanted::Loss(view) | Wanted::Gradients(view) => {
+                let weights = shaped(out.weights, view.dim());
+                back.all(door.over(view), lanes, ClassGradient { weights, constants });
+            }
+        }
+        drop(back);
+        let features = shaped(out.features, (n, dim));
+        self.end_totals();
+        let cosines = self.batch.write_gradient(rows, self.totals, features);
+        if let (Learns::Scale, Layer::Cosine { scale }) = (head.learns, head.layer) {
+            let gradient = self.batch.scale_gradient(scale, rows, &cosines);
+            *out.learnables = Array1::from_elem(1, A::narrow(gradient));
+        }
+        Ok(())
+    }
+
+    /// Goes all the way back once without an output, where lengths cannot tell that every gradient is a number.
+    fn rehearse(&mut self, rows: &[Closed], weights: Weights<'_, A>) -> Result<(), Error> {
+        let (head, dim) = (self.batch.head, self.batch.plan.dim);
+        self.begin_totals(rows, weights);
+        let (back, lanes) = self.back(rows);
+        back.rehearse(weights, lanes, head.learns == Learns::Constants)?;
+        drop(back);
+        self.end_totals();
+        let mut features = vec![A::zero(); self.totals.len()];
+        let cosines = self.batch.write_gradient(rows, self.totals, &mut features);
+        if let Some(entry) = features.iter().position(|entry| !entry.is_finite()) {
+            return Err(Error::overflow("gradient", Argument::Features, entry / dim));
+        }
+        if let (Learns::Scale, Layer::Cosine { scale }) = (head.learns, head.layer) {
+            let gradient = self.batch.scale_gradient(scale, rows, &cosines);
+            if !A::narrow(gradient).is_finite() {
+                return Err(Error::BatchOverflow {
+                    quantity: "gradient",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The way back over the classes, and what it works in.
+    fn back<'b>(&'b mut self, rows: &'b [Closed]) -> (WayBack<'b, 'a, A>, &'b mut [Lane<'a, A>]) {
+        let plan = &self.batch.plan;
+        // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
+        let bound = self.bounds.weights.max(f64::from_bits(1));
+        let boost = A::MAX_EXPONENT - binary_exponent(bound);
+        let mut totals = Pieces::over(&mut *self.totals);
+        let mut rests = Pieces::over(&mut *self.rests);
+        let back = WayBack {
+            batch: &self.batch,
+            opened: &self.opened,
+            rows,
+            boost,
+            uniform: smoothing::features(&self.batch, boost),
+            weight: self.batch.coefficients.iter().sum(),
+            totals: plan
+                .tiles()
+                .map(|rows| {
+                    let rests = rests.take(if A::KEEPS_RESTS {
+                        rows.len() * plan.dim
+                    } else {
+                        0
+                    });
+                    Mutex::new(OrderFree::over(totals.take(rows.len() * plan.dim), rests))
+                })
+                .collect(),
+        };
+        (back, &mut self.lanes)
+    }
+
+    fn end_totals(&mut self) {
+        for (total, rest) in self.totals.iter_mut().zip(&*self.rests) {
+            *total += rest;
+        }
+    }
+
+    fn begin_totals(&mut self, rows: &[Closed], weights: Weights<'_, A>) {
+        self.totals.fill(0.0);
+        self.rests.fill(0.0);
+        let direction = &self.opened.direction;
+        smoothing::begin(&self.batch, direction, weights, rows, self.totals);
+    }
+}
+
+/// The array as a slice, row-major and of that shape; its entries are whatever they are.
+fn shaped<A: Element>(array: &mut Array2<A>, shape: (usize, usize)) -> &mut [A] {
+    if array.dim() != shape || !array.is_standard_layout() {
+        *array = Array2::zeros(shape);
+    }
+    array.as_slice_mut().expect("just shaped")
+}

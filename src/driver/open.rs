@@ -1,0 +1,272 @@
+//! The way there: logits, exponentials and their sums, one tile of rows by one block of columns at a time.
+
+use core::ops::Range;
+
+use faer::{MatMut, MatRef};
+use pulp::Arch;
+
+use crate::error::Error;
+use crate::numerics::{Element, parallel, scale_by_power};
+use crate::request::Aim;
+use crate::scratch::{Pieces, RowSum};
+
+use super::close::Closed;
+use super::entries::{Columns, Entries, Rows};
+use super::features::Batch;
+use super::lane::Lane;
+use super::smoothing;
+use super::weights::{Lengths, Scanned, Weights, keep_winners};
+
+/// What the way there leaves behind, for the columns that are evaluated here.
+#[derive(Debug)]
+pub(super) struct Opened<'a, A> {
+    /// What each column's products are multiplied by.
+    pub(super) factors: &'a mut [A],
+    /// Which blocks are rescaled.
+    pub(super) rescaled: &'a mut [bool],
+    /// Segment by segment, one for each row.
+    pub(super) sums: &'a mut [RowSum<A>],
+    /// Block by block, one for each row; empty if there is no way back.
+    pub(super) shifts: &'a mut [A],
+    /// The exponentials, block by block and tile by tile, if they are kept.
+    pub(super) kept: &'a mut [A],
+    /// Σ_j ŵ_j, if labels are smoothed.
+    pub(super) direction: Vec<f64>,
+}
+
+/// One segment's share of it.
+struct Segment<'a, A> {
+    blocks: Range<usize>,
+    factors: Pieces<'a, A>,
+    rescaled: &'a mut [bool],
+    sums: &'a mut [RowSum<A>],
+    shifts: Pieces<'a, A>,
+    kept: Pieces<'a, A>,
+    direction: &'a mut [f64],
+    found: &'a mut Result<Lengths, Error>,
+}
+
+impl<A: Element> Opened<'_, A> {
+    /// Goes there, and finds the first class weight that cannot be used.
+    pub(super) fn run(
+        &mut self,
+        batch: &Batch<'_, A>,
+        weights: Weights<'_, A>,
+        lanes: &mut [Lane<'_, A>],
+    ) -> Result<Lengths, Error> {
+        let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
+        let dim = if smooth { plan.dim } else { 0 };
+        let mut found = vec![Ok(Lengths::NONE); plan.segments().len()];
+        let mut directions = vec![0.0; found.len() * dim];
+        let mut factors = Pieces::over(&mut *self.factors);
+        let mut rescaled = Pieces::over(&mut *self.rescaled);
+        let mut sums = Pieces::over(&mut *self.sums);
+        let mut shifts = Pieces::over(&mut *self.shifts);
+        let mut kept = Pieces::over(&mut *self.kept);
+        let mut direction_pieces = Pieces::over(&mut directions);
+        let tasks = plan.segments().zip(&mut found).map(|(segment, found)| {
+            let blocks = plan.segment(segment);
+            let columns = plan.columns_of(&blocks).len();
+            let only = |wanted: bool, size: usize| if wanted { size } else { 0 };
+            let way_back = plan.aim != Aim::Loss;
+            Segment {
+                factors: Pieces::over(factors.take(columns)),
+                rescaled: rescaled.take(blocks.len()),
+                sums: sums.take(plan.rows),
+                shifts: Pieces::over(shifts.take(only(way_back, blocks.len() * plan.rows))),
+                kept: Pieces::over(kept.take(only(plan.keeps, columns * plan.rows))),
+                direction: direction_pieces.take(dim),
+                found,
+                blocks,
+            }
+        });
+        parallel::deal(lanes, tasks, |lane, mut segment| {
+            *segment.found = segment.run(batch, weights, lane);
+        });
+        self.direction = vec![0.0; dim];
+        for segment in directions.chunks_exact(dim.max(1)) {
+            for (sum, entry) in self.direction.iter_mut().zip(segment) {
+                *sum += entry;
+            }
+        }
+        found
+            .into_iter()
+            .try_fold(Lengths::NONE, |all, segment| Ok(all.and(segment?)))
+    }
+
+    /// What the segments have left behind of each row, in their order.
+    pub(super) fn close(&self, batch: &Batch<'_, A>) -> Vec<Closed> {
+        let mut rows: Vec<_> = (0..batch.plan.rows)
+            .map(|row| {
+                let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
+                let target = &batch.targets[row];
+                let uniform = smoothing::bound(batch, &self.direction, target);
+                Closed::new(batch.head, segments.copied(), target, uniform)
+            })
+            .collect();
+        smoothing::close(batch, &self.direction, &mut rows);
+        rows
+    }
+}
+
+impl<A: Element> Segment<'_, A> {
+    fn run(
+        &mut self,
+        batch: &Batch<'_, A>,
+        weights: Weights<'_, A>,
+        lane: &mut Lane<'_, A>,
+    ) -> Result<Lengths, Error> {
+        let plan = &batch.plan;
+        self.sums.fill(RowSum::none());
+        let mut lengths = Lengths::NONE;
+        for (index, block) in self.blocks.clone().enumerate() {
+            let columns = plan.block(block);
+            let factors = self.factors.take(columns.len());
+            let Scanned {
+                lengths: own,
+                rescaled,
+            } = lane.scan(batch.head, weights, &columns, factors)?;
+            lengths = lengths.and(own);
+            self.rescaled[index] = rescaled;
+            let shifts = self
+                .shifts
+                .take(if plan.aim == Aim::Loss { 0 } else { plan.rows });
+            let kept = self.kept.take(if plan.keeps {
+                plan.rows * columns.len()
+            } else {
+                0
+            });
+            self.block(
+                batch,
+                weights,
+                lane,
+                &Given {
+                    columns,
+                    factors,
+                    rescaled,
+                },
+                shifts,
+                kept,
+            );
+        }
+        Ok(lengths)
+    }
+
+    /// One block, all tiles of rows.
+    fn block(
+        &mut self,
+        batch: &Batch<'_, A>,
+        weights: Weights<'_, A>,
+        lane: &mut Lane<'_, A>,
+        given: &Given<'_, A>,
+        shifts: &mut [A],
+        kept: &mut [A],
+    ) {
+        let Lane {
+            tile,
+            buffers,
+            constants,
+            lengths,
+            ..
+        } = lane;
+        let width = given.columns.len();
+        let block = weights.block(&given.columns, given.rescaled, buffers);
+        let columns = Columns {
+            factors: given.factors,
+            constants,
+            lengths,
+        };
+        let unit = scale_by_power(1.0, block.unit);
+        add_directions(
+            block.rows,
+            given.factors,
+            weights.normalised(),
+            unit,
+            self.direction,
+        );
+        let mut kept = Pieces::over(kept);
+        for rows in batch.plan.tiles() {
+            let products = &mut tile[..rows.len() * width];
+            batch.products(&rows, &given.columns, block.rows, &columns, products);
+            let sums = &mut self.sums[rows.clone()];
+            Arch::new().dispatch(Entries {
+                columns,
+                link: batch.head.link,
+                changed: batch.changed(&rows),
+                products,
+                out: kept.take(if batch.plan.keeps {
+                    rows.len() * width
+                } else {
+                    0
+                }),
+                rows: Rows::Open { sums, unit },
+            });
+            if !shifts.is_empty() {
+                let sums = &self.sums[rows.clone()];
+                for (shift, sum) in shifts[rows].iter_mut().zip(sums) {
+                    *shift = sum.shift;
+                }
+            }
+        }
+    }
+}
+
+/// What is known of a block before its products.
+struct Given<'a, A> {
+    columns: Range<usize>,
+    factors: &'a [A],
+    rescaled: bool,
+}
+
+/// Adds the rows of a block, normalised if the layer does that, to their sum.
+fn add_directions<A: Element>(
+    rows: &[A],
+    factors: &[A],
+    normalised: bool,
+    unit: f64,
+    sum: &mut [f64],
+) {
+    if sum.is_empty() {
+        return;
+    }
+    for (row, factor) in rows.chunks_exact(sum.len()).zip(factors) {
+        let factor = if normalised { factor.widen() } else { unit };
+        for (sum, entry) in sum.iter_mut().zip(row) {
+            *sum = entry.widen().mul_add(factor, *sum);
+        }
+    }
+}
+
+impl<A: Element> Batch<'_, A> {
+    /// `features · Wᵀ` of a tile by a block, with −∞ in the place of the targets, which enter on their own, and of all but
+    /// the nearest of each class's sub-centers.
+    pub(super) fn products(
+        &self,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        block: &[A],
+        known: &Columns<'_, A>,
+        out: &mut [A],
+    ) {
+        let (height, width, dim) = (rows.len(), columns.len(), self.plan.dim);
+        A::product(
+            MatMut::from_row_major_slice_mut(out, height, width),
+            false,
+            MatRef::from_row_major_slice(self.rows(rows), height, dim),
+            MatRef::from_row_major_slice(block, width, dim).transpose(),
+        );
+        let group = self.plan.group;
+        for &row in self.rows_of(columns) {
+            if rows.contains(&row) {
+                let first = (self.targets[row].column - columns.start) / group * group;
+                let start = (row - rows.start) * width + first;
+                out[start..start + group].fill(A::neg_infinity());
+            }
+        }
+        if group > 1 {
+            for row in out.chunks_exact_mut(width) {
+                keep_winners(row, known.factors, known.constants, group);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! How the work is cut up, and the memory it takes.
+//!
+//! Rows are cut into tiles. The columns (one for each class, or K for each class that has sub-centers) are cut into blocks,
+//! the unit of the products; blocks make runs, the unit of the way back; runs make segments, the unit of the way there. All
+//! of it is a function of the whole problem, N, C, K and d: neither the threads, nor the scratch limit, nor the part of the
+//! classes that is evaluated here moves a boundary. Those only decide how much is in flight.
+
+use core::ops::Range;
+
+use crate::error::Error;
+use crate::numerics::{Element, parallel};
+use crate::request::Aim;
+use crate::scratch::RowSum;
+
+/// Rows of one tile, at most.
+const TILE_ROWS: usize = 256;
+/// Logits of one tile, about: small enough for a core's second-level cache beside the weights of the block.
+const TILE_ENTRIES: usize = 1 << 16;
+/// Columns of one block, at least and at most.
+const BLOCK_COLUMNS: Range<usize> = 64..1024;
+/// Runs to have at least, if there are as many blocks: work for some threads.
+const RUNS: usize = 10;
+/// Blocks of one run, at most: what a row's gradient gathers in the element type.
+const RUN_BLOCKS: usize = 8;
+/// Segments, at most: what a row leaves behind of each is kept, and is what processes would exchange.
+const SEGMENTS: usize = 64;
+/// Tiles that ∂W gathers in the element type.
+const GROUP_TILES: usize = 16;
+
+/// How an evaluation is cut up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) rows: usize,
+    /// Columns of the whole problem.
+    pub(super) columns: usize,
+    pub(super) dim: usize,
+    /// K, the columns of each class.
+    pub(super) group: usize,
+    pub(super) aim: Aim,
+    /// Rows of every tile but the last.
+    pub(super) tile_rows: usize,
+    /// Columns of every block but the last.
+    pub(super) block_columns: usize,
+    run_blocks: usize,
+    segment_runs: usize,
+    /// The segments that are evaluated here.
+    first_segment: usize,
+    last_segment: usize,
+    /// Whether the exponentials are kept for the way back, or computed again.
+    pub(super) keeps: bool,
+    /// How many segments, or runs, are worked on side by side.
+    pub(super) lanes: usize,
+}
+
+/// The sizes of a problem.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) classes: usize,
+    pub(super) group: usize,
+    pub(super) dim: usize,
+}
+
+impl Plan {
+    /// The plan for N ≥ 0 and C, K, d ≥ 1, with everything in flight that the threads can use.
+    pub(super) fn new(shape: Shape, aim: Aim) -> Self {
+        let Shape {
+            rows,
+            classes,
+            group,
+            dim,
+        } = shape;
+        let columns = classes * group;
+        let tiles = rows.div_ceil(TILE_ROWS).max(1);
+        let tile_rows = rows.div_ceil(tiles).max(1);
+        // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; an eighth of the columns keeps a few
+        // threads busy even where there are not many.
+        let block_columns = (TILE_ENTRIES / tile_rows)
+            .min(columns / 8)
+            .clamp(BLOCK_COLUMNS.start, BLOCK_COLUMNS.end)
+            .next_multiple_of(32)
+            .next_multiple_of(group)
+            .min(columns);
+        let blocks = columns.div_ceil(block_columns);
+        let run_blocks = (blocks / RUNS).clamp(1, RUN_BLOCKS);
+        let runs = blocks.div_ceil(run_blocks);
+        let segment_runs = runs.div_ceil(SEGMENTS);
+        let segments = runs.div_ceil(segment_runs);
+        Self {
+            rows,
+            columns,
+            dim,
+            group,
+            aim,
+            tile_rows,
+            block_columns,
+            run_blocks,
+            segment_runs,
+            first_segment: 0,
+            last_segment: segments,
+            keeps: aim != Aim::Loss,
+            lanes: parallel::threads_for(rows, columns, dim).min(runs),
+        }
+    }
+
+    /// The same, for a part of the segments.
+    #[cfg(test)]
+    pub(super) fn part(self, segments: Range<usize>) -> Self {
+        Self {
+            first_segment: segments.start,
+            last_segment: segments.end,
+            ..self
+        }
+    }
+
+    /// The plan that fits into `limit` bytes of scratch: without kept exponentials if need be, then with less in flight.
+    pub(super) fn within<A: Element>(mut self, limit: usize) -> Result<Self, Error> {
+        loop {
+            let needed = self.sizes::<A>().bytes::<A>();
+            if needed <= limit {
+                return Ok(self);
+            }
+            if self.keeps {
+                self.keeps = false;
+            } else if self.lanes > 1 {
+                self.lanes /= 2;
+            } else {
+                return Err(Error::ScratchLimit { limit, needed });
+            }
+        }
+    }
+
+    /// The tiles of rows, in order.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Self {
+            rows, tile_rows, ..
+        } = *self;
+        (0..rows)
+            .step_by(tile_rows)
+            .map(move |start| start..(start + tile_rows).min(rows))
+    }
+
+    /// The columns of a block.
+    pub(super) fn block(&self, block: usize) -> Range<usize> {
+        let start = block * self.block_columns;
+        start..(start + self.block_columns).min(self.columns)
+    }
+
+    /// The segments that are evaluated here.
+    pub(super) fn segments(&self) -> Range<usize> {
+        self.first_segment..self.last_segment
+    }
+
+    /// The blocks of a segment.
+    pub(super) fn segment(&self, segment: usize) -> Range<usize> {
+        let blocks = self.segment_runs * self.run_blocks;
+        let all = self.columns.div_ceil(self.block_columns);
+        segment * blocks..((segment + 1) * blocks).min(all)
+    }
+
+    /// The blocks that are evaluated here.
+    pub(super) fn blocks(&self) -> Range<usize> {
+        self.segment(self.first_segment).start..self.segment(self.last_segment - 1).end
+    }
+
+    /// The columns that are evaluated here.
+    pub(super) fn own_columns(&self) -> Range<usize> {
+        self.columns_of(&self.blocks())
+    }
+
+    /// The columns of consecutive blocks.
+    pub(super) fn columns_of(&self, blocks: &Range<usize>) -> Range<usize> {
+        self.block(blocks.start).start..self.block(blocks.end - 1).end
+    }
+
+    /// The runs of blocks that are evaluated here, in order.
+    pub(super) fn runs(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+        let (blocks, step) = (self.blocks(), self.run_blocks);
+        let end = blocks.end;
+        blocks
+            .step_by(step)
+            .map(move |start| start..(start + step).min(end))
+    }
+
+    /// Whether ∂W gathers so many tiles that they are summed in groups, in `f64`.
+    pub(super) fn sums_in_groups(&self) -> bool {
+        self.rows > GROUP_TILES * self.tile_rows
+    }
+
+    /// Whether a tile is the last of its group.
+    pub(super) fn ends_group(&self, tile: &Range<usize>) -> bool {
+        tile.end == self.rows || (tile.end / self.tile_rows).is_multiple_of(GROUP_TILES)
+    }
+
+    /// What an evaluation holds, buffer by buffer.
+    pub(super) fn sizes<A: Element>(&self) -> Sizes {
+        let gradients = self.aim != Aim::Loss;
+        let only = |needed: bool, size: usize| if needed { size } else { 0 };
+        let by_row = self.rows * self.dim;
+        let own = self.own_columns().len();
+        let tile = self.tile_rows * self.block_columns;
+        let run = self.run_blocks * self.block_columns * self.dim;
+        Sizes {
+            features: by_row,
+            directions: only(gradients, by_row),
+            factors: own,
+            row_sums: self.segments().len() * self.rows,
+            // Saturating, for what does not fit into an address is never kept.
+            exponentials: only(self.keeps, self.rows.saturating_mul(own)),
+            shifts: only(gradients, self.rows.saturating_mul(self.blocks().len())),
+            totals: only(gradients, by_row),
+            rests: only(gradients && A::KEEPS_RESTS, by_row),
+            lanes: self.lanes,
+            tile,
+            again: only(gradients && !self.keeps, tile),
+            tile_vectors: only(gradients, self.tile_rows * self.dim),
+            run: only(self.aim == Aim::Stream, run),
+            wide_run: only(gradients && self.sums_in_groups(), run),
+            blocks: self.blocks().len(),
+        }
+    }
+}
+
+/// Lengths of the buffers of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// The scaled features, N×d.
+    pub(super) features: usize,
+    /// Each of the two derivatives of the target logits, N×d.
+    pub(super) directions: usize,
+    /// What the products of each column are multiplied by.
+    pub(super) factors: usize,
+    /// What each segment leaves behind of each row.
+    pub(super) row_sums: usize,
+    /// All exponentials, if they are kept.
+    pub(super) exponentials: usize,
+    /// The shift of each row in each block.
+    pub(super) shifts: usize,
+    /// The features' gradient while it is summed, N×d.
+    pub(super) totals: usize,
+    /// What its sums leave over, N×d, if that is kept.
+    pub(super) rests: usize,
+    /// How many there are of each of the following.
+    pub(super) lanes: usize,
+    /// A tile of logits.
+    pub(super) tile: usize,
+    /// A tile of exponentials, if they were not kept.
+    pub(super) again: usize,
+    /// Each of two tiles of rows: the features times their coefficients, and a sum of ∂X.
+    pub(super) tile_vectors: usize,
+    /// A run's ∂W, if it is handed out.
+    pub(super) run: usize,
+    /// A run's ∂W in `f64`, if there are many rows.
+    pub(super) wide_run: usize,
+    /// A flag for each block.
+    pub(super) blocks: usize,
+}
+
+impl Sizes {
+    /// Numbers of the element type.
+    pub(super) fn elements(&self) -> usize {
+        let lane = self.tile + self.again + 2 * self.tile_vectors + self.run;
+        let buffers = [
+            self.features,
+            2 * self.directions,
+            self.factors,
+            self.exponentials,
+            self.shifts,
+            self.lanes * lane,
+        ];
+        buffers.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// Numbers in `f64`.
+    pub(super) fn doubles(&self) -> usize {
+        self.totals + self.rests + self.lanes * self.wide_run
+    }
+
+    fn bytes<A>(&self) -> usize {
+        self.elements()
+            .saturating_mul(size_of::<A>())
+            .saturating_add(self.doubles().saturating_mul(size_of::<f64>()))
+            .saturating_add(self.row_sums * size_of::<RowSum<A>>() + self.blocks)
+    }
+}

@@ -1,0 +1,80 @@
+//! Label smoothing: a share ε of the target's probability is spread evenly over all classes.
+//!
+//! `ℓ = ln Σ_j exp z_j − (1 − ε) z_y − (ε/C) Σ_j z_j`. The uniform term is of rank one: the sum of the logits is a product with
+//! `v = Σ_j ŵ_j`, and no entry of N×C is touched.
+
+use crate::numerics::{Element, OrderFree, dot, largest_magnitude, scale_by_power};
+
+use super::close::Closed;
+use super::features::Batch;
+use super::target::RowTarget;
+use super::weights::Weights;
+
+/// Adds the uniform term to the rows, given v.
+pub(super) fn close<A: Element>(batch: &Batch<'_, A>, direction: &[f64], rows: &mut [Closed]) {
+    let epsilon = batch.head.smoothing;
+    if epsilon == 0.0 {
+        return;
+    }
+    let classes = batch.plan.columns as f64;
+    let constants: f64 = batch.head.constants.unwrap_or_default().iter().sum();
+    let mut wide = Vec::new();
+    for (i, row) in rows.iter_mut().enumerate() {
+        let target = &batch.targets[i];
+        wide.clear();
+        wide.extend(batch.rows(&(i..i + 1)).iter().map(|x| x.widen()));
+        let sum = dot(&wide, direction) + constants + (target.logit - target.plain_logit);
+        row.loss += epsilon * (target.logit - sum / classes);
+        row.pull -= epsilon * (1.0 - 1.0 / classes);
+    }
+}
+
+/// The most that an entry of the uniform term's ∂X may be, before it goes through the normalisation.
+pub(super) fn bound<A: Element>(
+    batch: &Batch<'_, A>,
+    direction: &[f64],
+    target: &RowTarget<A>,
+) -> f64 {
+    let own = if batch.head.normalises_weights() {
+        1.0
+    } else {
+        target.steepest[0]
+    };
+    batch.head.uniform_share(batch.plan.columns) * (largest_magnitude(direction) + own)
+}
+
+/// What the uniform term adds to ∂X, to begin its sums with: `−(ε/C)(v − ŵ_y)`.
+pub(super) fn begin<A: Element>(
+    batch: &Batch<'_, A>,
+    direction: &[f64],
+    weights: Weights<'_, A>,
+    rows: &[Closed],
+    totals: &mut [f64],
+) {
+    if batch.head.smoothing == 0.0 {
+        return;
+    }
+    let share = batch.head.uniform_share(batch.plan.columns);
+    let mut others = vec![0.0; batch.plan.dim];
+    for (i, totals) in totals.chunks_exact_mut(batch.plan.dim).enumerate() {
+        others.copy_from_slice(direction);
+        weights.subtract(batch.targets[i].column, &mut others);
+        let factor = scale_by_power(-share, -rows[i].exponent);
+        OrderFree::over(totals, &mut []).add(&[factor], &others);
+    }
+}
+
+/// What it adds to ∂W of every class: `−(ε/C) Σᵢ rᵢ x`, times 2^boost; empty without smoothing.
+pub(super) fn features<A: Element>(batch: &Batch<'_, A>, boost: i32) -> Vec<f64> {
+    if batch.head.smoothing == 0.0 {
+        return Vec::new();
+    }
+    let share = -scale_by_power(batch.head.uniform_share(batch.plan.columns), boost);
+    let mut sum = vec![0.0; batch.plan.dim];
+    for (i, coefficient) in batch.coefficients.iter().enumerate() {
+        for (sum, x) in sum.iter_mut().zip(batch.rows(&(i..i + 1))) {
+            *sum += share * coefficient * x.widen();
+        }
+    }
+    sum
+}

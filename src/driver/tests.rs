@@ -1,0 +1,563 @@
+//! The mechanisms of the driver that no loss uses yet, against a dense oracle; and segments that are evaluated apart.
+
+use core::ops::Range;
+
+use ndarray::{Array1, Array2, Axis, Slice};
+
+use super::*;
+use crate::margin::{Negatives, Target, TargetLogit};
+use crate::request::Request;
+use crate::targets::{Reduction, Targets};
+
+/// A small generator of numbers in (−1, 1).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as f64 / f64::from(1_u32 << 30) - 1.0
+    }
+
+    fn array(&mut self, shape: (usize, usize)) -> Array2<f64> {
+        Array2::from_shape_simple_fn(shape, || self.next())
+    }
+}
+
+/// ψ = cosθ − 0.2, and hard negatives.
+#[derive(Debug)]
+struct Hard;
+
+impl Margin for Hard {
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        TargetLogit::from_cosine_slope(target.cos() - 0.2, 1.0, target.angle())
+    }
+
+    fn negatives(&self, _: &Target) -> Negatives {
+        Negatives::above(0.1, [0.05, 1.2, 0.3, -0.1])
+    }
+}
+
+#[derive(Debug)]
+struct Cosine;
+
+impl Margin for Cosine {
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        TargetLogit::from_cosine_slope(target.cos() - 0.2, 1.0, target.angle())
+    }
+}
+
+struct Case {
+    features: Array2<f64>,
+    weights: Array2<f64>,
+    labels: Vec<usize>,
+    row_weights: Vec<f64>,
+}
+
+impl Case {
+    fn new(rows: usize, classes: usize, group: usize, dim: usize) -> Self {
+        let mut numbers = Numbers(7);
+        Self {
+            features: numbers.array((rows, dim)),
+            weights: numbers.array((classes * group, dim)),
+            labels: (0..rows).map(|row| row * 5 % classes).collect(),
+            row_weights: (0..rows).map(|_| 1.0 + numbers.next()).collect(),
+        }
+    }
+
+    fn evaluate(&self, head: &Head<'_>, evaluation: &mut Evaluation<f64>) -> Result<(), Error> {
+        let targets = Targets::new(&self.labels)
+            .with_row_weights(&self.row_weights)
+            .with_reduction(Reduction::Sum);
+        solve(
+            head,
+            Request {
+                features: self.features.view(),
+                wanted: Wanted::Gradients(self.weights.view()),
+                targets,
+                evaluation,
+            },
+        )
+    }
+}
+
+/// Σ rᵢ ℓᵢ from the formulas, one logit after the other.
+fn dense(head: &Head<'_>, case: &Case) -> f64 {
+    let classes = case.weights.nrows() / head.group;
+    let (scale, unit_features, unit_weights) = match head.layer {
+        Layer::Linear => (1.0, false, false),
+        Layer::UnitWeights => (1.0, false, true),
+        Layer::Cosine { scale } => (scale, true, true),
+    };
+    let mut sum = 0.0;
+    for (i, x) in case.features.outer_iter().enumerate() {
+        let (label, x_norm) = (case.labels[i], x.dot(&x).sqrt());
+        let product = |column: usize| {
+            let w = case.weights.row(column);
+            let norm = if unit_weights { w.dot(&w).sqrt() } else { 1.0 };
+            x.dot(&w) / norm / if unit_features { x_norm } else { 1.0 }
+        };
+        let logits: Vec<f64> = (0..classes)
+            .map(|class| {
+                let columns = class * head.group..(class + 1) * head.group;
+                let plain = columns.map(product).fold(f64::NEG_INFINITY, f64::max);
+                let changed = match head.margin {
+                    None => plain,
+                    Some(margin) => {
+                        let cosine = if unit_features { plain } else { plain / x_norm };
+                        let angle = crate::margin::Angle::from_radians(cosine.acos());
+                        let target = Target::new(angle, x_norm, label, i);
+                        let psi = if class == label {
+                            margin.target_logit(&target).value()
+                        } else {
+                            margin.negatives(&target).of(cosine)
+                        };
+                        psi * plain / cosine
+                    }
+                };
+                scale * changed + head.constant(class)
+            })
+            .collect();
+        let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
+        let loss = match head.link {
+            Link::Softmax => {
+                let total: f64 = logits.iter().map(|z| z.exp()).sum();
+                let mean = logits.iter().sum::<f64>() / classes as f64;
+                total.ln() - (1.0 - head.smoothing) * logits[label] - head.smoothing * mean
+            }
+            Link::Logistic { positive, negative } => {
+                let others = (0..classes).filter(|&class| class != label);
+                positive * softplus(-logits[label])
+                    + negative * others.map(|class| softplus(logits[class])).sum::<f64>()
+            }
+        };
+        sum += case.row_weights[i] * loss;
+    }
+    sum
+}
+
+/// Of the central differences.
+const STEP: f64 = 1e-5;
+
+/// Loss and all gradients, against the oracle and its central differences.
+fn check(name: &str, head: &Head<'_>, case: &mut Case) {
+    let mut found = Evaluation::new();
+    case.evaluate(head, &mut found).expect("a good batch");
+    let expected = dense(head, case);
+    let off = (found.loss() - expected).abs();
+    assert!(off <= 1e-12 * expected.abs(), "{name}: L is off by {off:e}");
+
+    let agrees = |what: &str, index, gradient: f64, difference: f64| {
+        let off = (gradient - difference).abs();
+        assert!(
+            off <= 2e-8 * expected.abs().max(1.0),
+            "{name}: {what}{index:?} is off by {off:e}"
+        );
+    };
+    for index in ndarray::indices(case.features.dim()) {
+        let at = case.features[index];
+        case.features[index] = at + STEP;
+        let above = dense(head, case);
+        case.features[index] = at - STEP;
+        let below = dense(head, case);
+        case.features[index] = at;
+        agrees(
+            "∂X",
+            index,
+            found.grad_features[index],
+            (above - below) / (2.0 * STEP),
+        );
+    }
+    for index in ndarray::indices(case.weights.dim()) {
+        let at = case.weights[index];
+        case.weights[index] = at + STEP;
+        let above = dense(head, case);
+        case.weights[index] = at - STEP;
+        let below = dense(head, case);
+        case.weights[index] = at;
+        agrees(
+            "∂W",
+            index,
+            found.grad_weights[index],
+            (above - below) / (2.0 * STEP),
+        );
+    }
+    let moved = |head: Head<'_>| dense(&head, case);
+    if let (Learns::Scale, Layer::Cosine { scale }) = (head.learns, head.layer) {
+        let at = |scale| {
+            moved(Head {
+                layer: Layer::Cosine { scale },
+                ..*head
+            })
+        };
+        let difference = (at(scale + STEP) - at(scale - STEP)) / (2.0 * STEP);
+        agrees("∂s", (0, 0), found.grad_learnables[0], difference);
+    }
+    if let (Learns::Constants, Some(constants)) = (head.learns, head.constants) {
+        for class in 0..constants.len() {
+            let at = |by: f64| {
+                let mut constants = constants.to_vec();
+                constants[class] += by;
+                moved(Head {
+                    constants: Some(&constants),
+                    ..*head
+                })
+            };
+            let difference = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            agrees("∂b", (class, 0), found.grad_learnables[class], difference);
+        }
+    }
+    same_within_any_limit(name, head, case, &found);
+}
+
+/// A limit changes no bit, whether the exponentials are kept or not, and however much is in flight.
+fn same_within_any_limit(name: &str, head: &Head<'_>, case: &Case, whole: &Evaluation<f64>) {
+    let mut limit = whole.scratch_bytes();
+    let mut tried = 0;
+    while limit > 0 {
+        let mut found = Evaluation::with_scratch_limit(limit);
+        match case.evaluate(head, &mut found) {
+            Ok(()) => assert!(
+                found.forward == whole.forward
+                    && found.grad_features == whole.grad_features
+                    && found.grad_weights == whole.grad_weights
+                    && found.grad_learnables == whole.grad_learnables,
+                "{name}, in {limit} bytes"
+            ),
+            Err(error) => {
+                assert!(matches!(error, Error::ScratchLimit { .. }), "{error}");
+                break;
+            }
+        }
+        tried += 1;
+        limit = limit * 9 / 10;
+    }
+    assert!(
+        tried > 1 || case.weights.nrows() < 100,
+        "{name}: {tried} limits"
+    );
+}
+
+const COSINE: Layer = Layer::Cosine { scale: 6.0 };
+
+fn constants(classes: usize) -> Vec<f64> {
+    let mut numbers = Numbers(11);
+    (0..classes).map(|_| numbers.next()).collect()
+}
+
+/// Shapes with one block and with several, in which nothing divides evenly.
+const SHAPES: [(usize, usize); 2] = [(5, 7), (3, 270)];
+
+#[test]
+fn sub_centers() {
+    for (rows, classes) in SHAPES {
+        for group in [2, 3, 5] {
+            let mut case = Case::new(rows, classes, group, 4);
+            for head in [
+                Head::new(COSINE),
+                Head::new(COSINE).with_margin(&Cosine),
+                Head::new(COSINE).with_margin(&Hard),
+            ] {
+                let head = Head {
+                    group,
+                    learns: Learns::Scale,
+                    ..head
+                };
+                check("sub-centers", &head, &mut case);
+            }
+        }
+    }
+}
+
+#[test]
+fn constants_of_the_classes() {
+    for (rows, classes) in SHAPES {
+        let constants = constants(classes);
+        let mut case = Case::new(rows, classes, 1, 4);
+        for layer in [COSINE, Layer::Linear] {
+            for learns in [Learns::Constants, Learns::Scale] {
+                let head = Head {
+                    constants: Some(&constants),
+                    learns,
+                    ..Head::new(layer)
+                };
+                check("constants", &head, &mut case);
+            }
+        }
+        let head = Head {
+            constants: Some(&constants),
+            ..Head::new(COSINE).with_margin(&Hard)
+        };
+        check("constants and hard negatives", &head, &mut case);
+        let mut case = Case::new(rows, classes, 3, 4);
+        let head = Head {
+            group: 3,
+            learns: Learns::Constants,
+            ..head
+        };
+        let head = Head {
+            margin: None,
+            ..head
+        };
+        check("constants of sub-centers", &head, &mut case);
+    }
+}
+
+#[test]
+fn smoothed_labels() {
+    for (rows, classes) in SHAPES {
+        let constants = constants(classes);
+        let mut case = Case::new(rows, classes, 1, 4);
+        for layer in [COSINE, Layer::Linear, Layer::UnitWeights] {
+            let head = Head {
+                smoothing: 0.2,
+                ..Head::new(layer)
+            };
+            check("smoothing", &head, &mut case);
+        }
+        let head = Head {
+            smoothing: 0.1,
+            constants: Some(&constants),
+            learns: Learns::Constants,
+            ..Head::new(COSINE).with_margin(&Cosine)
+        };
+        check("smoothing, constants and a margin", &head, &mut case);
+        let head = Head {
+            learns: Learns::Scale,
+            ..head
+        };
+        check("smoothing and a learned scale", &head, &mut case);
+    }
+}
+
+#[test]
+fn hard_negatives() {
+    for (rows, classes) in SHAPES {
+        let mut case = Case::new(rows, classes, 1, 4);
+        let head = Head {
+            learns: Learns::Scale,
+            ..Head::new(COSINE).with_margin(&Hard)
+        };
+        check("hard negatives", &head, &mut case);
+        let head = Head::new(Layer::UnitWeights).with_margin(&Hard);
+        check(
+            "hard negatives of features that keep their length",
+            &head,
+            &mut case,
+        );
+    }
+}
+
+#[test]
+fn the_logistic_link() {
+    let link = Link::Logistic {
+        positive: 0.7,
+        negative: 0.3,
+    };
+    for (rows, classes) in SHAPES {
+        let constants = constants(classes);
+        for group in [1, 2] {
+            let mut case = Case::new(rows, classes, group, 4);
+            for head in [
+                Head::new(COSINE),
+                Head::new(COSINE).with_margin(&Cosine),
+                Head::new(COSINE).with_margin(&Hard),
+            ] {
+                let head = Head {
+                    link,
+                    group,
+                    learns: Learns::Scale,
+                    ..head
+                };
+                check("logistic", &head, &mut case);
+            }
+            let head = Head {
+                link,
+                group,
+                constants: Some(&constants),
+                learns: Learns::Constants,
+                ..Head::new(COSINE)
+            };
+            check("logistic with constants", &head, &mut case);
+        }
+    }
+}
+
+fn rows_of<A>(array: &Array2<A>, rows: Range<usize>) -> ArrayView2<'_, A> {
+    array.slice_axis(Axis(0), Slice::from(rows))
+}
+
+/// One part of the classes, opened and then finished with what all parts have found.
+struct Part<'a, A: Element> {
+    columns: Range<usize>,
+    underway: Underway<'a, A>,
+}
+
+fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
+    let case = Case::new(40, 2_000, head.group, 5);
+    let narrow = |array: &Array2<f64>| array.mapv(A::narrow);
+    let (features, weights) = (narrow(&case.features), narrow(&case.weights));
+    let shape = Shape {
+        rows: 40,
+        classes: 2_000,
+        group: head.group,
+        dim: 5,
+    };
+    let mut whole = Evaluation::new();
+    let targets = Targets::new(&case.labels);
+    let request = Request {
+        features: features.view(),
+        wanted: Wanted::Gradients(weights.view()),
+        targets,
+        evaluation: &mut whole,
+    };
+    solve(head, request).expect("a good batch");
+
+    let mut plan = Plan::new(shape, Aim::Gradients);
+    plan.keeps = keeps;
+    let ends = splits.iter().copied().chain([plan.segments().end]);
+    let starts = [0].into_iter().chain(splits.iter().copied());
+    let mut scratches: Vec<_> = (0..=splits.len()).map(|_| Scratch::default()).collect();
+    let mut parts: Vec<Part<'_, A>> = starts
+        .zip(ends)
+        .zip(&mut scratches)
+        .map(|((start, end), scratch)| {
+            let plan = plan.part(start..end);
+            let problem = Problem {
+                head,
+                plan,
+                features: features.view(),
+                labels: &case.labels,
+                coefficients: vec![1.0 / 40.0; 40],
+            };
+            let own = rows_of(&weights, plan.own_columns());
+            Part {
+                columns: plan.own_columns(),
+                underway: problem
+                    .begin(own, Memory::of(&plan, scratch))
+                    .expect("good"),
+            }
+        })
+        .collect();
+
+    // What is exchanged: the targets first, then what each segment has left behind of each row.
+    let owner: Vec<usize> = (0..40)
+        .map(|row| {
+            let owns = |part: &Part<'_, A>| part.underway.batch.targets[row].column != usize::MAX;
+            parts.iter().position(owns).expect("a class is somewhere")
+        })
+        .collect();
+    let all: Vec<_> = (0..40)
+        .map(|row| parts[owner[row]].underway.batch.targets[row])
+        .collect();
+    for Part { columns, underway } in &mut parts {
+        underway.batch.set_targets(all.clone());
+        underway
+            .open(rows_of(&weights, columns.clone()))
+            .expect("good");
+    }
+    let sums: Vec<_> = parts
+        .iter()
+        .flat_map(|part| part.underway.opened.sums.to_vec())
+        .collect();
+    let rows: Vec<Closed> = (0..40)
+        .map(|row| {
+            Closed::new(
+                head,
+                sums.iter().skip(row).step_by(40).copied(),
+                &all[row],
+                0.0,
+            )
+        })
+        .collect();
+
+    let figures = parts[0].underway.batch.figures(&rows).expect("finite");
+    assert_eq!(figures.row_losses, whole.forward.row_losses);
+    assert_eq!(figures.loss, whole.forward.loss);
+    assert_eq!(
+        Array1::from(figures.correct.to_vec()),
+        whole.forward.correct
+    );
+
+    let (mut totals, mut rests) = (vec![0.0; 200], vec![0.0; 200]);
+    for Part { columns, underway } in &mut parts {
+        let own = rows_of(&weights, columns.clone());
+        let mut gradient = vec![A::zero(); own.len()];
+        underway.begin_totals(&rows, underway.door.over(own));
+        let door = underway.door;
+        let (back, lanes) = underway.back(&rows);
+        let out = ClassGradient {
+            weights: &mut gradient,
+            constants: &mut [],
+        };
+        back.all(door.over(own), lanes, out);
+        drop(back);
+        let expected = rows_of(&whole.grad_weights, columns.clone());
+        let pairs = expected.iter().zip(&gradient);
+        let different = pairs.filter(|(a, b)| a != b).count();
+        let first = expected.iter().zip(&gradient).position(|(a, b)| a != b);
+        assert!(
+            different == 0,
+            "∂W of {columns:?}: {different} entries of {}, first {first:?} {:?}",
+            gradient.len(),
+            first.map(|k| (expected.iter().nth(k), gradient[k]))
+        );
+        totals
+            .iter_mut()
+            .zip(&*underway.totals)
+            .for_each(|(sum, t)| *sum += t);
+        rests
+            .iter_mut()
+            .zip(&*underway.rests)
+            .for_each(|(sum, t)| *sum += t);
+    }
+    totals
+        .iter_mut()
+        .zip(&rests)
+        .for_each(|(sum, rest)| *sum += rest);
+    for (index, part) in parts.iter().enumerate() {
+        let mut found = vec![A::zero(); 200];
+        part.underway
+            .batch
+            .write_gradient(&rows, &totals, &mut found);
+        for (row, found) in found.chunks_exact(5).enumerate() {
+            if owner[row] == index {
+                assert!(
+                    whole.grad_features.row(row).iter().eq(found),
+                    "∂X of row {row}"
+                );
+            }
+        }
+    }
+}
+
+/// Parts that are evaluated apart and closed together have the bits of the whole, however they are cut, and whether they
+/// keep their exponentials or not.
+#[test]
+fn parts_have_the_bits_of_the_whole() {
+    for head in [
+        Head::new(COSINE).with_margin(&Cosine),
+        Head::new(COSINE).with_margin(&Hard),
+        Head::new(Layer::Linear),
+        Head {
+            group: 2,
+            ..Head::new(COSINE)
+        },
+        Head {
+            link: Link::Logistic {
+                positive: 0.5,
+                negative: 0.5,
+            },
+            ..Head::new(COSINE)
+        },
+    ] {
+        for splits in [&[4][..], &[1, 2, 7]] {
+            for keeps in [true, false] {
+                in_parts::<f32>(&head, splits, keeps);
+                in_parts::<f64>(&head, splits, keeps);
+            }
+        }
+    }
+}

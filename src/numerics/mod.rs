@@ -1,0 +1,13 @@
+//! What the driver computes with: the two element types, norms, sums, the exponential, threads. Nothing here knows a loss.
+
+mod element;
+mod exp;
+mod lanes;
+mod norm;
+mod order_free;
+pub(crate) mod parallel;
+
+pub(crate) use element::Element;
+pub(crate) use lanes::{difference_of_products, dot, extremes, largest_magnitude, reduce};
+pub(crate) use norm::{Norm, binary_exponent, contiguous, powers_of_two, scale_by_power};
+pub(crate) use order_free::OrderFree;

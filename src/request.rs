@@ -1,0 +1,214 @@
+//! One call of a loss: its arguments, and where its results go.
+
+use core::fmt;
+
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
+
+use crate::check;
+use crate::error::{Argument, Error};
+use crate::evaluation::{ClassBlock, Evaluation, Forward};
+use crate::targets::Targets;
+
+/// What a [`MarginLoss`](crate::MarginLoss) is asked: the arguments of one call, whether gradients are wanted, and where the
+/// results go.
+///
+/// The methods of the trait make it; a loss of your own takes it apart and [`answer`](Self::answer)s it.
+#[derive(Debug)]
+pub struct Request<'a, A> {
+    pub(crate) features: ArrayView2<'a, A>,
+    pub(crate) wanted: Wanted<'a, A>,
+    pub(crate) targets: Targets<'a, A>,
+    pub(crate) evaluation: &'a mut Evaluation<A>,
+}
+
+/// What an evaluation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// The loss alone.
+    Loss,
+    /// The loss and all gradients.
+    Gradients,
+    /// The same, with ∂W handed out run by run.
+    Stream,
+}
+
+/// What is wanted, and of which class weights.
+pub(crate) enum Wanted<'a, A> {
+    /// The loss alone.
+    Loss(ArrayView2<'a, A>),
+    /// All gradients.
+    Gradients(ArrayView2<'a, A>),
+    /// The same, with ∂W handed out block by block.
+    Update {
+        weights: ArrayViewMut2<'a, A>,
+        update: &'a mut dyn FnMut(ClassBlock<'_, A>),
+    },
+}
+
+impl<A> Wanted<'_, A> {
+    pub(crate) fn aim(&self) -> Aim {
+        match self {
+            Self::Loss(_) => Aim::Loss,
+            Self::Gradients(_) => Aim::Gradients,
+            Self::Update { .. } => Aim::Stream,
+        }
+    }
+
+    pub(crate) fn weights(&self) -> ArrayView2<'_, A> {
+        match self {
+            Self::Loss(weights) | Self::Gradients(weights) => weights.view(),
+            Self::Update { weights, .. } => weights.view(),
+        }
+    }
+}
+
+impl<A> fmt::Debug for Wanted<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loss(_) => "Loss",
+            Self::Gradients(_) => "Gradients",
+            Self::Update { .. } => "Update",
+        })
+    }
+}
+
+impl<A> Request<'_, A> {
+    /// The features, N×d.
+    #[must_use]
+    pub fn features(&self) -> ArrayView2<'_, A> {
+        self.features.view()
+    }
+
+    /// The class weights, C×d.
+    #[must_use]
+    pub fn weights(&self) -> ArrayView2<'_, A> {
+        self.wanted.weights()
+    }
+
+    /// The labels, row weights and reduction.
+    #[must_use]
+    pub fn targets(&self) -> Targets<'_, A> {
+        self.targets.reborrow()
+    }
+
+    /// Whether gradients are wanted, or the loss alone.
+    #[must_use]
+    pub fn wants_gradients(&self) -> bool {
+        !matches!(self.wanted, Wanted::Loss(_))
+    }
+
+    /// The same request, for another loss to answer first.
+    pub fn reborrow(&mut self) -> Request<'_, A> {
+        Request {
+            features: self.features.view(),
+            wanted: match &mut self.wanted {
+                Wanted::Loss(weights) => Wanted::Loss(weights.view()),
+                Wanted::Gradients(weights) => Wanted::Gradients(weights.view()),
+                Wanted::Update { weights, update } => Wanted::Update {
+                    weights: weights.view_mut(),
+                    update: &mut **update,
+                },
+            },
+            targets: self.targets.reborrow(),
+            evaluation: self.evaluation,
+        }
+    }
+}
+
+impl<A: num_traits::Float> Request<'_, A> {
+    /// The labels as classes, once shapes, labels and row weights have been checked; entries have not been looked at.
+    ///
+    /// # Errors
+    ///
+    /// Shapes that disagree, labels out of range, row weights that are not finite or negative, and an empty batch under the
+    /// mean.
+    pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
+        self.labels(Argument::ClassWeights, 1)
+    }
+
+    /// The same for rows of W, or of centers, that come in groups.
+    pub(crate) fn labels(&self, argument: Argument, group: usize) -> Result<Vec<usize>, Error> {
+        let weights = self.wanted.weights();
+        check::batch(self.features, weights, argument, group, &self.targets)
+    }
+
+    /// ∂L/∂ℓᵢ of each row: its weight, over N under the mean.
+    #[must_use]
+    pub fn coefficients(&self) -> Vec<f64> {
+        check::coefficients(&self.targets)
+    }
+
+    /// Gives the losses ℓᵢ of the rows, and the gradients of what they are reduced to, ∂X (N×d) and ∂W (C×d). Gradients that
+    /// are not wanted may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overflow`] if a loss is not finite; nothing has been written then.
+    ///
+    /// # Panics
+    ///
+    /// If gradients are wanted and have another shape.
+    #[track_caller]
+    pub fn answer(
+        self,
+        row_losses: impl IntoIterator<Item = f64>,
+        grad_features: Array2<A>,
+        grad_weights: Array2<A>,
+    ) -> Result<(), Error>
+    where
+        A: Default,
+    {
+        let coefficients = self.coefficients();
+        let (loss, row_losses) = check::reduce(&coefficients, row_losses.into_iter())?;
+        let none = || Array1::from_elem(coefficients.len(), A::zero());
+        let forward = Forward {
+            loss,
+            row_losses: row_losses.into(),
+            target_logits: none(),
+            target_cosines: none(),
+            correct: Array1::default(0),
+        };
+        self.deliver(forward, grad_features, grad_weights);
+        Ok(())
+    }
+
+    /// Writes the results, and hands ∂W out if that is wanted.
+    #[track_caller]
+    pub(crate) fn deliver(
+        self,
+        forward: Forward<A>,
+        grad_features: Array2<A>,
+        grad_weights: Array2<A>,
+    ) where
+        A: Default,
+    {
+        let dim = self.features.ncols();
+        if self.wants_gradients() {
+            assert_eq!(grad_features.dim(), self.features.dim(), "the shape of ∂X");
+            assert_eq!(grad_weights.dim(), self.weights().dim(), "the shape of ∂W");
+        }
+        let out = self.evaluation;
+        out.forward = forward;
+        out.grad_features = grad_features;
+        out.grad_learnables = Array1::default(0);
+        out.grad_centers = Array2::default((0, 0));
+        match self.wanted {
+            Wanted::Loss(_) => {
+                out.grad_features = Array2::default((0, dim));
+                out.grad_weights = Array2::default((0, dim));
+            }
+            Wanted::Gradients(_) => out.grad_weights = grad_weights,
+            Wanted::Update {
+                mut weights,
+                update,
+            } => {
+                out.grad_weights = Array2::default((0, dim));
+                update(ClassBlock {
+                    classes: 0..weights.nrows(),
+                    weights: weights.view_mut(),
+                    gradient: grad_weights.view(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The working memory of an evaluation, kept from one call to the next.
+
+use core::fmt;
+use core::mem;
+
+/// How much the driver may hold beyond inputs and outputs unless the caller says otherwise: 1 GiB.
+const DEFAULT_LIMIT: usize = 1 << 30;
+
+/// Buffers that grow to what the largest evaluation so far needed, and the limit they must stay under.
+#[derive(Clone)]
+pub(crate) struct Scratch<A> {
+    limit: usize,
+    /// Rows, tiles, exponentials: everything in the element type.
+    pub(crate) elements: Vec<A>,
+    /// Sums in `f64`.
+    pub(crate) doubles: Vec<f64>,
+    /// What each segment of classes leaves behind of each row.
+    pub(crate) row_sums: Vec<RowSum<A>>,
+    /// One flag for each block of classes.
+    pub(crate) flags: Vec<bool>,
+}
+
+/// What is known of the logits of a row, but its target's, over the classes seen so far.
+///
+/// For the logistic link, `total` is Σ softplus(z), and the shift stays 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowSum<A> {
+    /// Σ exp(z − shift).
+    pub(crate) total: f64,
+    /// The mean length of the class weights, each as heavy as its exponential; 1 where they are normalised.
+    pub(crate) length: f64,
+    /// The mean of the logits without their constants, likewise; for negatives that a margin changes.
+    pub(crate) mean: f64,
+    /// What the exponentials are relative to: never above the largest logit.
+    pub(crate) shift: A,
+    /// The largest logit, as no margin has changed it.
+    pub(crate) largest: A,
+}
+
+impl<A: num_traits::Float> RowSum<A> {
+    /// That of no classes.
+    pub(crate) fn none() -> Self {
+        Self {
+            total: 0.0,
+            length: 1.0,
+            mean: 0.0,
+            shift: A::zero(),
+            largest: A::neg_infinity(),
+        }
+    }
+}
+
+impl<A: num_traits::Float> Default for RowSum<A> {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl<A> Scratch<A> {
+    pub(crate) fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            elements: Vec::new(),
+            doubles: Vec::new(),
+            row_sums: Vec::new(),
+            flags: Vec::new(),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.elements.capacity() * size_of::<A>()
+            + self.doubles.capacity() * size_of::<f64>()
+            + self.row_sums.capacity() * size_of::<RowSum<A>>()
+            + self.flags.capacity()
+    }
+}
+
+impl<A> Default for Scratch<A> {
+    fn default() -> Self {
+        Self::with_limit(DEFAULT_LIMIT)
+    }
+}
+
+impl<A> fmt::Debug for Scratch<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch")
+            .field("limit", &self.limit)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hands out consecutive pieces of one buffer.
+#[derive(Debug)]
+pub(crate) struct Pieces<'a, T>(&'a mut [T]);
+
+impl<'a, T: Clone + Default> Pieces<'a, T> {
+    /// Over the first `len` entries of `buffer`, which grows to that length if it has to.
+    pub(crate) fn of(buffer: &'a mut Vec<T>, len: usize) -> Self {
+        if buffer.len() < len {
+            buffer.reserve_exact(len - buffer.len());
+            buffer.resize(len, T::default());
+        }
+        Self(&mut buffer[..len])
+    }
+}
+
+impl<'a, T> Pieces<'a, T> {
+    pub(crate) fn over(slice: &'a mut [T]) -> Self {
+        Self(slice)
+    }
+
+    /// The next `len` entries.
+    pub(crate) fn take(&mut self, len: usize) -> &'a mut [T] {
+        let (piece, rest) = mem::take(&mut self.0).split_at_mut(len);
+        self.0 = rest;
+        piece
+    }
+}

@@ -1,0 +1,148 @@
+//! Losses, rules and schedules through serde: what is saved loads again, and what is loaded is validated.
+
+use core::fmt::Debug;
+
+use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
+use margin_losses::{
+    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
+    ModifiedSoftmax, NormFace, PastPi, Reduction, SoftmaxLoss,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Saved as exactly this, and loaded from it.
+fn is_saved_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
+    assert_eq!(serde_json::to_string(value).unwrap(), text);
+    assert_eq!(serde_json::from_str::<T>(text).unwrap(), *value);
+}
+
+fn refusal<T: DeserializeOwned + Debug>(text: &str) -> String {
+    serde_json::from_str::<T>(text).unwrap_err().to_string()
+}
+
+#[test]
+fn every_loss_loads_as_it_was_saved() {
+    is_saved_as(&SoftmaxLoss::new(), r#"{"bias":null}"#);
+    let biased = SoftmaxLoss::with_bias(vec![0.0, 0.1]).unwrap();
+    is_saved_as(&biased, r#"{"bias":[0.0,0.1]}"#);
+    is_saved_as(&ModifiedSoftmax::new(), "{}");
+    is_saved_as(&CenterLoss::new(), "{}");
+    let a_softmax = ASoftmax::new(4).unwrap().with_lambda(5.0).unwrap();
+    is_saved_as(&a_softmax, r#"{"m":4,"lambda":5.0}"#);
+    let norm_face = NormFace::learned(10.0).unwrap();
+    is_saved_as(&norm_face, r#"{"scale":10.0,"learned":true}"#);
+    is_saved_as(&AmSoftmax::default(), r#"{"scale":30.0,"margin":0.35}"#);
+    is_saved_as(&CosFace::default(), r#"{"scale":64.0,"margin":0.35}"#);
+    let arc_face = ArcFace::default().with_past_pi(PastPi::SmoothTail);
+    is_saved_as(
+        &arc_face,
+        r#"{"scale":64.0,"margin":0.5,"past_pi":"smooth-tail"}"#,
+    );
+    let combined = CombinedMargin::new(64.0, 1.0, 0.3, 0.2).unwrap();
+    is_saved_as(&combined, r#"{"scale":64.0,"m1":1.0,"m2":0.3,"m3":0.2}"#);
+    let own = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
+    is_saved_as(
+        &own,
+        r#"{"margin":{"scale":16.0,"margin":0.35},"scale":16.0,"learned":true}"#,
+    );
+    // Learned, it goes on from where the margin began.
+    let mut own = own;
+    own.set_scale(17.5).unwrap();
+    is_saved_as(
+        &own,
+        r#"{"margin":{"scale":16.0,"margin":0.35},"scale":17.5,"learned":true}"#,
+    );
+}
+
+#[test]
+fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
+    is_saved_as(
+        &AnyLoss::from(CosFace::default()),
+        r#"{"cosface":{"scale":64.0,"margin":0.35}}"#,
+    );
+    for name in AnyLoss::NAMES {
+        let text = if *name == "normface" {
+            "normface:s=10"
+        } else {
+            name
+        };
+        let loss: AnyLoss = text.parse().unwrap();
+        let saved = serde_json::to_string(&loss).unwrap();
+        assert!(saved.starts_with(&format!("{{\"{name}\":")), "{saved}");
+        assert_eq!(serde_json::from_str::<AnyLoss>(&saved).unwrap(), loss);
+    }
+    assert!(refusal::<AnyLoss>(r#"{"arcfase":{}}"#).contains("unknown variant `arcfase`"));
+}
+
+#[test]
+fn rules_and_schedules_load_as_they_were_saved() {
+    is_saved_as(&PastPi::EasyMargin, r#""easy-margin""#);
+    is_saved_as(&Reduction::Sum, r#""sum""#);
+    for rule in [PastPi::Paper, PastPi::LinearTail, PastPi::SmoothTail] {
+        is_saved_as(&rule, &format!("\"{rule}\""));
+    }
+    is_saved_as(
+        &LambdaAnnealing::sphere_face(),
+        r#"{"base":1000.0,"gamma":0.12,"power":1.0,"minimum":5.0}"#,
+    );
+    let warm_up = MarginWarmUp::new(0.0, 0.5, 1000).unwrap();
+    is_saved_as(&warm_up, r#"{"from":0.0,"to":0.5,"iterations":1000}"#);
+}
+
+#[test]
+fn what_departs_from_the_paper_may_be_left_out() {
+    let load = |text| serde_json::from_str::<AnyLoss>(text).unwrap().to_string();
+    assert_eq!(load(r#"{"softmax":{}}"#), "softmax");
+    assert_eq!(load(r#"{"a-softmax":{"m":4}}"#), "a-softmax:m=4,lambda=0");
+    assert_eq!(load(r#"{"normface":{"scale":20}}"#), "normface:s=20");
+    let arc_face = load(r#"{"arcface":{"scale":64,"margin":0.5}}"#);
+    assert_eq!(arc_face, "arcface:s=64,m=0.5");
+}
+
+#[test]
+fn what_comes_in_is_validated() {
+    fn is_refused<T: DeserializeOwned + Debug>(text: &str, message: &str) {
+        let found = refusal::<T>(text);
+        assert!(found.starts_with(message), "{text}: {found}");
+    }
+    is_refused::<SoftmaxLoss>(r#"{"bias":[]}"#, "there are no classes");
+    is_refused::<ASoftmax>(r#"{"m":0}"#, "m is 0, but must lie in 1..=1000");
+    is_refused::<ASoftmax>(
+        r#"{"m":4,"lambda":-1}"#,
+        "lambda is -1, but must be non-negative",
+    );
+    let scale = "scale is 0, but must lie in [1e-6, 1e6]";
+    is_refused::<NormFace>(r#"{"scale":0}"#, scale);
+    is_refused::<NormFace>(r#"{"scale":0,"learned":true}"#, scale);
+    is_refused::<AmSoftmax>(r#"{"scale":0,"margin":0.35}"#, scale);
+    is_refused::<CosFace>(
+        r#"{"scale":64,"margin":3}"#,
+        "margin is 3, but must lie in [0, 2]",
+    );
+    is_refused::<ArcFace>(
+        r#"{"scale":64,"margin":3.2}"#,
+        "margin is 3.2, but must lie in [0, pi)",
+    );
+    is_refused::<CombinedMargin>(
+        r#"{"scale":64,"m1":0,"m2":0,"m3":0}"#,
+        "m1 is 0, but must lie in (0, 1000]",
+    );
+    is_refused::<MarginSoftmax<CosFace>>(
+        r#"{"margin":{"scale":64,"margin":0.35},"scale":0}"#,
+        scale,
+    );
+    is_refused::<LambdaAnnealing>(
+        r#"{"base":1,"gamma":-1,"power":1,"minimum":0}"#,
+        "gamma is -1, but must be finite and not negative",
+    );
+    is_refused::<MarginWarmUp>(r#"{"from":-1,"to":0,"iterations":1}"#, "from is -1");
+    is_refused::<PastPi>(r#""clamp""#, "unknown variant `clamp`");
+
+    // A slip of the pen is not passed over.
+    is_refused::<CosFace>(
+        r#"{"scale":64,"margn":0.35}"#,
+        "unknown field `margn`, expected `scale` or `margin`",
+    );
+    is_refused::<CosFace>(r#"{"scale":64}"#, "missing field `margin`");
+    is_refused::<CenterLoss>(r#"{"alpha":0.5}"#, "unknown field `alpha`");
+}

@@ -1,0 +1,38 @@
+//! All tests but those of great sizes, in one binary, which compiles in the time of one.
+//!
+//! ```sh
+//! cargo test --test quick results::     # one file
+//! ```
+
+mod bad_input;
+mod bad_parameters;
+mod bad_values;
+mod center;
+mod check_values;
+mod closed_forms;
+mod confident;
+#[cfg(feature = "serde")]
+mod configuration;
+mod controls;
+mod determinism;
+mod extremes;
+mod failures;
+mod frozen;
+mod generator;
+mod gradients;
+mod identities;
+mod judge;
+mod layouts;
+mod long_training;
+mod oracle;
+mod oracle_table;
+mod overflow;
+mod paths;
+mod plain_f32;
+mod poles;
+mod properties;
+mod ranges;
+mod regressions;
+mod results;
+mod support;
+mod text;

@@ -1,0 +1,321 @@
+//! A dense `f64` evaluation of every loss: one pair of row and class after the other, compensated sums, no blocks.
+//!
+//! It is written from the formulas, with the derivative of every logit spelled out, and knows nothing of how the crate
+//! computes: the crate finds an angle from chords, this from the area of the parallelogram, Σ (xⱼwₖ − xₖwⱼ)², which takes
+//! d² steps and has all its digits at any angle. `controls.rs` checks it against central differences of itself,
+//! `oracle_table.rs` against a table of 50 digits.
+
+use core::fmt;
+
+use margin_losses::Reduction;
+use ndarray::{Array2, ArrayView1};
+
+use super::Batch;
+use super::exact::{Power, Scaled, Sum, dot, times_two_to};
+
+/// θ ↦ (ψ, dψ/dθ).
+type Psi = Box<dyn Fn(f64) -> (f64, f64)>;
+
+/// What becomes of the features and the class weights before they are multiplied.
+#[derive(Clone, Debug)]
+pub(crate) enum Layer {
+    /// z = w·x + b; an empty bias is none.
+    Linear { bias: Vec<f64> },
+    /// z = ‖x‖ cosθ.
+    FreeNorm,
+    /// z = s cosθ.
+    UnitNorm { scale: f64, learned: bool },
+    /// No softmax at all.
+    Nothing,
+}
+
+/// A loss, as its paper writes it.
+pub(crate) struct Formula {
+    pub(crate) layer: Layer,
+    /// What stands in the place of cosθ for the target.
+    pub(crate) target: Option<Psi>,
+    /// The factor of the center loss, and the centers; `None` there means that the class weights are the centers.
+    pub(crate) centers: Option<(f64, Option<Array2<f64>>)>,
+    /// The angles in (0, π) at which ψ is not smooth.
+    pub(crate) breakpoints: Vec<f64>,
+    /// Whether ψ jumps at them.
+    pub(crate) jumps: bool,
+    /// The most that |dψ/dθ| can be; its square bounds |d²ψ/dθ²|.
+    pub(crate) steepest: f64,
+}
+
+impl fmt::Debug for Formula {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Formula")
+            .field("layer", &self.layer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a loss and its gradients should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Truth {
+    pub(crate) loss: f64,
+    pub(crate) row_losses: Vec<f64>,
+    pub(crate) target_logits: Vec<f64>,
+    pub(crate) target_cosines: Vec<f64>,
+    pub(crate) correct: Vec<bool>,
+    pub(crate) grad_features: Array2<f64>,
+    pub(crate) grad_weights: Array2<f64>,
+    pub(crate) grad_learnables: Vec<f64>,
+    pub(crate) grad_centers: Array2<f64>,
+    /// zᵢⱼ, and ∂L/∂zᵢⱼ.
+    pub(crate) logits: Array2<f64>,
+    pub(crate) coefficients: Array2<f64>,
+    /// Each row's angle to its target, of zero length if a vector is zero.
+    pub(crate) angles: Vec<TargetAngle>,
+}
+
+/// What is known of the angle between a feature and the weight of its class.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TargetAngle {
+    pub(crate) radians: f64,
+    pub(crate) sine: f64,
+    /// ψ and dψ/dθ there; those of cosθ if the loss has no margin.
+    pub(crate) psi: f64,
+    pub(crate) slope: f64,
+}
+
+/// The loss of one row, and softmax minus one-hot, without cancellation where the target leads.
+fn cross_entropy(logits: ArrayView1<'_, f64>, label: usize) -> (f64, Vec<f64>) {
+    let top = logits.fold(f64::NEG_INFINITY, |m, &z| m.max(z));
+    let mut others = Sum::default();
+    for (class, z) in logits.indexed_iter() {
+        if class != label {
+            others.add((z - top).exp());
+        }
+    }
+    let (others, own) = (others.value(), (logits[label] - top).exp());
+    let loss = if logits[label] == top {
+        others.ln_1p()
+    } else {
+        (top - logits[label]) + (others + own).ln()
+    };
+    let mut gradient: Vec<f64> = (logits.iter())
+        .map(|z| (z - top).exp() / (others + own))
+        .collect();
+    gradient[label] = -others / (others + own);
+    (loss, gradient)
+}
+
+/// Gradients, as the sums that they are.
+struct Gradients {
+    features: Array2<Sum>,
+    weights: Array2<Sum>,
+    centers: Array2<Sum>,
+    learnables: Vec<Sum>,
+}
+
+/// The rows of the batch, scaled.
+struct Rows<'a> {
+    batch: &'a Batch<f64>,
+    features: Vec<Scaled>,
+    weights: Vec<Scaled>,
+}
+
+/// Loss and gradients of `Σ upstreamᵢ ℓᵢ`, where upstream is the row weight, over N for the mean.
+pub(crate) fn truth(
+    formula: &Formula,
+    batch: &Batch<f64>,
+    reduction: Reduction,
+    weighted: bool,
+) -> Truth {
+    let (rows, dimension) = batch.features.dim();
+    let classes = batch.weights.nrows();
+    let learnables = match &formula.layer {
+        Layer::Linear { bias } => bias.len(),
+        Layer::UnitNorm { learned: true, .. } => 1,
+        _ => 0,
+    };
+    let centers = match &formula.centers {
+        Some((_, Some(centers))) => centers.dim(),
+        _ => (0, 0),
+    };
+    let mut gradients = Gradients {
+        features: Array2::default((rows, dimension)),
+        weights: Array2::default((classes, dimension)),
+        centers: Array2::default(centers),
+        learnables: vec![Sum::default(); learnables],
+    };
+    let mut result = Truth {
+        loss: 0.0,
+        row_losses: vec![0.0; rows],
+        target_logits: Vec::new(),
+        target_cosines: Vec::new(),
+        correct: Vec::new(),
+        grad_features: Array2::zeros((0, 0)),
+        grad_weights: Array2::zeros((0, 0)),
+        grad_learnables: Vec::new(),
+        grad_centers: Array2::zeros((0, 0)),
+        logits: Array2::zeros((rows, classes)),
+        coefficients: Array2::zeros((rows, classes)),
+        angles: Vec::new(),
+    };
+    let scaled = Rows {
+        batch,
+        features: batch.features.outer_iter().map(Scaled::of).collect(),
+        weights: batch.weights.outer_iter().map(Scaled::of).collect(),
+    };
+    let mut loss = Sum::default();
+    for (row, x) in batch.features.outer_iter().enumerate() {
+        let label = batch.labels[row];
+        let weight = if weighted {
+            batch.row_weights[row]
+        } else {
+            1.0
+        };
+        let upstream = match reduction {
+            Reduction::Mean => weight / rows as f64,
+            _ => weight,
+        };
+        if matches!(formula.layer, Layer::Nothing) {
+            let cosine = scaled.features[row].cosine(&scaled.weights[label]);
+            result.target_cosines.push(cosine);
+        } else {
+            classify(formula, &scaled, row, upstream, &mut result, &mut gradients);
+        }
+        if let Some((lambda, centers)) = &formula.centers {
+            let center = centers.as_ref().unwrap_or(&batch.weights).row(label);
+            let apart = &x - &center;
+            // Scaled, for the square may be no number though λ times it is one.
+            let Scaled { entries, power, .. } = Scaled::of(apart.view());
+            let square = dot(&entries, &entries);
+            result.row_losses[row] += times_two_to(lambda / 2.0 * square, 2 * power);
+            let to_centers = match centers {
+                Some(_) => &mut gradients.centers,
+                None => &mut gradients.weights,
+            };
+            for (k, &apart) in apart.iter().enumerate() {
+                let pull = lambda * upstream * apart;
+                gradients.features[[row, k]].add(pull);
+                to_centers[[label, k]].add(-pull);
+            }
+        }
+        loss.add_product(upstream, result.row_losses[row]);
+    }
+    result.loss = loss.value();
+    result.grad_features = gradients.features.mapv(Sum::value);
+    result.grad_weights = gradients.weights.mapv(Sum::value);
+    result.grad_centers = gradients.centers.mapv(Sum::value);
+    result.grad_learnables = gradients.learnables.into_iter().map(Sum::value).collect();
+    result
+}
+
+/// One row's softmax: its logits, its loss, and what it adds to the gradients.
+fn classify(
+    formula: &Formula,
+    rows: &Rows<'_>,
+    row: usize,
+    upstream: f64,
+    result: &mut Truth,
+    gradients: &mut Gradients,
+) {
+    let label = rows.batch.labels[row];
+    let (x, dimension) = (&rows.features[row], rows.batch.features.ncols());
+    let (scale, free) = match &formula.layer {
+        Layer::UnitNorm { scale, .. } => (*scale, false),
+        _ => (1.0, true),
+    };
+    let length = if free { x.length() } else { 1.0 };
+    let linear = |class: usize, w: &Scaled| match &formula.layer {
+        Layer::Linear { bias } => Some(
+            times_two_to(dot(&x.entries, &w.entries), x.power + w.power)
+                + bias.get(class).copied().unwrap_or(0.0),
+        ),
+        _ => None,
+    };
+
+    let cosines: Vec<f64> = rows.weights.iter().map(|w| x.cosine(w)).collect();
+    let plain: Vec<f64> = (rows.weights.iter().enumerate())
+        .map(|(class, w)| linear(class, w).unwrap_or(scale * length * cosines[class]))
+        .collect();
+    let (radians, sine, [at_x, at_w]) = x.angle_to(&rows.weights[label]);
+    let no_angle = x.is_zero() || rows.weights[label].is_zero();
+    let (psi, slope) = match &formula.target {
+        Some(_) if no_angle => panic!("a zero vector has no angle"),
+        Some(psi) => psi(radians),
+        None => (cosines[label], -sine),
+    };
+    let target = if formula.target.is_some() {
+        scale * length * psi
+    } else {
+        plain[label]
+    };
+    result.target_cosines.push(cosines[label]);
+    result.angles.push(TargetAngle {
+        radians,
+        sine,
+        psi,
+        slope,
+    });
+    result.target_logits.push(target);
+    let beats = |class: usize| class == label || plain[label] > plain[class];
+    result.correct.push((0..plain.len()).all(beats));
+    for (class, &z) in plain.iter().enumerate() {
+        result.logits[[row, class]] = if class == label { target } else { z };
+    }
+
+    let (loss, gradient) = cross_entropy(result.logits.row(row), label);
+    result.row_losses[row] = loss;
+    // The upstream factor comes last: of what cancels, no part may overflow before it does. And powers of two are added
+    // up before they are applied, so that nothing underflows on the way.
+    let plain_upstream = upstream;
+    let upstream = Power::of(upstream);
+    let mut by_feature = vec![Sum::default(); dimension];
+    for (class, w) in rows.weights.iter().enumerate() {
+        let share = gradient[class];
+        result.coefficients[[row, class]] = plain_upstream * share;
+        for (k, by_feature) in by_feature.iter_mut().enumerate() {
+            let to_weight = &mut gradients.weights[[class, k]];
+            if let Layer::Linear { .. } = &formula.layer {
+                by_feature.add_product(share, rows.batch.weights[[class, k]]);
+                to_weight.add(upstream.times(share * x.entries[k], x.power));
+                continue;
+            }
+            if x.is_zero() {
+                // z = ŵ·x, and ∂z/∂w is proportional to x.
+                by_feature.add_product(share, w.unit(k));
+                continue;
+            }
+            // Across the feature and across the weight: the derivatives of cosθ, times the lengths of x and w. For a
+            // margin, dψ/dθ along the tangents; cosθ itself grows along them by sinθ.
+            let margin = class == label && formula.target.is_some();
+            let (across_x, across_w, radial) = if margin {
+                (-slope * at_x[k], -slope * at_w[k], psi)
+            } else {
+                let cosine = cosines[class];
+                (
+                    (-cosine).mul_add(x.unit(k), w.unit(k)),
+                    (-cosine).mul_add(w.unit(k), x.unit(k)),
+                    cosine,
+                )
+            };
+            if free {
+                by_feature.add_product(share, radial.mul_add(x.unit(k), across_x));
+            } else {
+                by_feature.add(x.over_length(share * scale * across_x));
+            }
+            let (x_norm, x_power) = if free { (x.norm, x.power) } else { (1.0, 0) };
+            let value = share * scale * across_w * (x_norm / w.norm);
+            to_weight.add(upstream.times(value, x_power - w.power));
+        }
+        match &formula.layer {
+            Layer::Linear { bias } if !bias.is_empty() => {
+                gradients.learnables[class].add_product(plain_upstream, share);
+            }
+            Layer::UnitNorm { learned: true, .. } => {
+                let z = if class == label { psi } else { cosines[class] };
+                gradients.learnables[0].add(upstream.times(share * z, 0));
+            }
+            _ => {}
+        }
+    }
+    for (k, by_feature) in by_feature.into_iter().enumerate() {
+        gradients.features[[row, k]].add(upstream.times(by_feature.value(), 0));
+    }
+}

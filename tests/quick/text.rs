@@ -1,0 +1,306 @@
+//! Losses and rules as text: what is printed reads back, what is typed is understood, and what is not is explained.
+
+use core::f64::consts::PI;
+
+use margin_losses::{
+    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginLoss,
+    MarginSoftmax, ModifiedSoftmax, NormFace, PastPi, Reduction, SoftmaxLoss, Targets,
+};
+use ndarray::array;
+use proptest::prelude::*;
+
+const RULES: [PastPi; 4] = [
+    PastPi::Paper,
+    PastPi::LinearTail,
+    PastPi::SmoothTail,
+    PastPi::EasyMargin,
+];
+
+fn read(text: &str) -> AnyLoss {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn refusal(text: &str) -> String {
+    match text.parse::<AnyLoss>() {
+        Ok(loss) => panic!("{text:?} was read as {loss}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Every loss with its canonical line.
+fn lines() -> Vec<(AnyLoss, &'static str)> {
+    let smooth = ArcFace::default().with_past_pi(PastPi::SmoothTail);
+    let bias = vec![0.0, -0.5, 1e-9, 2e300];
+    vec![
+        (SoftmaxLoss::new().into(), "softmax"),
+        (
+            SoftmaxLoss::with_bias(bias).unwrap().into(),
+            "softmax:bias=0/-0.5/1e-9/2e300",
+        ),
+        (ModifiedSoftmax::new().into(), "modified-softmax"),
+        (CenterLoss::new().into(), "center"),
+        (ASoftmax::new(4).unwrap().into(), "a-softmax:m=4,lambda=0"),
+        (
+            ASoftmax::new(3).unwrap().with_lambda(5.5).unwrap().into(),
+            "a-softmax:m=3,lambda=5.5",
+        ),
+        (NormFace::new(20.0).unwrap().into(), "normface:s=20"),
+        (
+            NormFace::learned(10.0).unwrap().into(),
+            "normface:s=10,learned",
+        ),
+        (AmSoftmax::default().into(), "am-softmax:s=30,m=0.35"),
+        (CosFace::default().into(), "cosface:s=64,m=0.35"),
+        (ArcFace::default().into(), "arcface:s=64,m=0.5"),
+        (smooth.into(), "arcface:s=64,m=0.5,past_pi=smooth-tail"),
+        (
+            CombinedMargin::new(64.0, 0.9, 0.4, 0.15).unwrap().into(),
+            "combined:s=64,m1=0.9,m2=0.4,m3=0.15",
+        ),
+    ]
+}
+
+#[test]
+fn every_loss_has_its_line() {
+    let all = lines();
+    for (loss, line) in &all {
+        assert_eq!(loss.to_string(), *line);
+        assert_eq!(read(line), *loss);
+    }
+    for name in AnyLoss::NAMES {
+        let starts_so = |line: &str| line.split(':').next() == Some(*name);
+        assert!(all.iter().any(|(_, line)| starts_so(line)), "{name}");
+    }
+}
+
+#[test]
+fn papers_are_the_defaults() {
+    assert_eq!(read("arcface"), ArcFace::default().into());
+    assert_eq!(read("cosface"), CosFace::default().into());
+    assert_eq!(read("am-softmax"), AmSoftmax::default().into());
+    assert_eq!(read("a-softmax"), ASoftmax::new(4).unwrap().into());
+    assert_eq!(
+        read("arcface:m=0.3"),
+        ArcFace::new(64.0, 0.3).unwrap().into()
+    );
+    let combined = CombinedMargin::new(64.0, 1.0, 0.3, 0.0).unwrap();
+    assert_eq!(read("combined:m2=0.3"), combined.into());
+}
+
+#[test]
+fn variants_are_understood() {
+    let expected = ArcFace::new(32.0, 0.5)
+        .unwrap()
+        .with_past_pi(PastPi::LinearTail);
+    for text in [
+        "arcface:s=32,past_pi=linear-tail",
+        "arcface(s=32, m=0.5, past_pi=linear-tail)",
+        " ArcFace ( scale = 3.2e1 , margin = 0.5 , past-pi = LinearTail ) ",
+        "arc_face:past_pi=LINEAR_TAIL,m=.5,s=32",
+    ] {
+        assert_eq!(read(text), expected.into(), "{text}");
+        assert_eq!(text.parse::<ArcFace>(), Ok(expected), "{text}");
+    }
+    for text in ["softmax", "softmax:", "softmax()", "Softmax( )"] {
+        assert_eq!(read(text), SoftmaxLoss::new().into(), "{text}");
+    }
+    for (text, learned) in [
+        ("learned", true),
+        ("learned=true", true),
+        ("learned=false", false),
+    ] {
+        let loss: NormFace = format!("normface:s=10,{text}").parse().unwrap();
+        assert_eq!(loss.is_learned(), learned, "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_explained() {
+    let names = AnyLoss::NAMES.join(", ");
+    for (text, message) in [
+        ("arcfase", format!("there is no loss \"arcfase\", but there are {names}")),
+        ("", format!("there is no loss \"\", but there are {names}")),
+        ("cosface:k=1", "cosface has no parameter \"k\", but it has s, m".into()),
+        ("center:m=1", "center has no parameter \"m\", and none at all".into()),
+        ("normface", "normface needs the parameter s".into()),
+        ("arcface:s=big", "s is \"big\", but must be a number".into()),
+        ("arcface:s", "s is \"\", but must be a number".into()),
+        ("arcface:s=1,scale=2", "s is \"scale\", but must be given once".into()),
+        ("a-softmax:m=4.5", "m is \"4.5\", but must be a whole number".into()),
+        ("a-softmax:m=-4", "m is \"-4\", but must be a whole number".into()),
+        ("normface:s=1,learned=maybe", "learned is \"maybe\", but must be true or false".into()),
+        ("softmax:bias=0/x", "bias is \"0/x\", but must be one number for each class, as in 0/0.5/-1".into()),
+        (
+            "arcface:past_pi=clamp",
+            "there is no rule past pi \"clamp\", but there are paper, linear-tail, smooth-tail, easy-margin".into(),
+        ),
+        // What is read but out of range has the message of the constructor.
+        ("arcface:s=-1", "scale is -1, but must lie in [1e-6, 1e6]".into()),
+        ("arcface:m=nan", "margin is NaN, but must lie in [0, pi)".into()),
+        ("softmax:bias=inf", "bias row 0 holds a NaN or an infinity".into()),
+    ] {
+        assert_eq!(refusal(text), message, "{text}");
+    }
+    for text in [
+        "arcface(s=64",
+        "arcface(s=64)x",
+        "arcface:s=64,",
+        "arcface:,",
+        "arcface:=1",
+        "arcface,s=64",
+        "s=64",
+    ] {
+        assert_eq!(
+            refusal(text),
+            format!(
+                "loss is {text:?}, but must be a name and its parameters, as in arcface:s=64,m=0.5"
+            )
+        );
+    }
+    // One loss refuses the others' names.
+    let message = "cosface".parse::<ArcFace>().unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "there is no loss \"cosface\", but there are arcface"
+    );
+}
+
+#[test]
+fn rules_read_back() {
+    for rule in RULES {
+        assert_eq!(rule.to_string().parse(), Ok(rule));
+        assert_eq!(format!("{rule:?}").parse(), Ok(rule));
+    }
+    for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+        assert_eq!(reduction.to_string().parse(), Ok(reduction));
+        assert_eq!(format!("{reduction:?}").parse(), Ok(reduction));
+    }
+    assert_eq!(
+        format!("{:>6}|{:<5}|", Reduction::Mean, Reduction::Sum),
+        "  mean|sum  |"
+    );
+    assert_eq!(
+        "max".parse::<Reduction>().unwrap_err().to_string(),
+        "there is no reduction \"max\", but there are mean, sum, none"
+    );
+}
+
+#[test]
+fn debug_is_short() {
+    let learned = NormFace::learned(10.0).unwrap();
+    assert_eq!(format!("{learned:?}"), "NormFace { scale: Learned(10.0) }");
+    let own = MarginSoftmax::new(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
+    assert_eq!(
+        format!("{own:?}"),
+        "MarginSoftmax { margin: CosFace { scale: 16.0, margin: 0.35 }, scale: Fixed(16.0) }"
+    );
+    let few = SoftmaxLoss::with_bias(vec![0.0, 0.5]).unwrap();
+    assert_eq!(format!("{few:?}"), "SoftmaxLoss { bias: Some([0, 0.5]) }");
+    let many = SoftmaxLoss::with_bias(vec![0.25; 1_000_000]).unwrap();
+    assert!(format!("{many:?}").len() < 200);
+}
+
+/// The enum passes everything on: values, gradients, learnables.
+#[test]
+fn any_loss_is_the_loss() {
+    let x = array![[0.3, -1.0, 0.8], [2.0, 0.1, -0.4]];
+    let w = array![
+        [1.0, 0.2, 0.1],
+        [-0.5, 0.6, 1.0],
+        [0.3, -0.9, 0.2],
+        [0.1, 0.1, -1.0]
+    ];
+    let targets = Targets::new(&[2, 0]);
+    let mut own = NormFace::learned(7.0).unwrap();
+    let mut any = AnyLoss::from(own);
+    for _ in 0..2 {
+        let (expected, found) = (
+            own.evaluate(x.view(), w.view(), &targets).unwrap(),
+            any.evaluate(x.view(), w.view(), &targets).unwrap(),
+        );
+        assert_eq!(expected.forward, found.forward);
+        assert_eq!(expected.grad_features, found.grad_features);
+        assert_eq!(expected.grad_weights, found.grad_weights);
+        assert_eq!(expected.grad_learnables, found.grad_learnables);
+        assert_eq!(found.grad_learnables.len(), 1);
+        let forward = any.forward(x.view(), w.view(), &targets).unwrap();
+        assert_eq!(forward.loss, found.loss());
+
+        let next = [own.scale() + 1.0];
+        MarginLoss::<f64>::set_learnables(&mut own, &next).unwrap();
+        MarginLoss::<f64>::set_learnables(&mut any, &next).unwrap();
+        assert_eq!(MarginLoss::<f64>::learnables(&any), next);
+    }
+    assert_eq!(any, own.into());
+
+    let mut streamed = w.clone();
+    let mut evaluation = margin_losses::Evaluation::new();
+    any.evaluate_streamed(
+        x.view(),
+        streamed.view_mut(),
+        &targets,
+        &mut evaluation,
+        &mut |mut block| block.weights -= &block.gradient,
+    )
+    .unwrap();
+    let whole = any.evaluate(x.view(), w.view(), &targets).unwrap();
+    assert_eq!(streamed, &w - &whole.grad_weights);
+}
+
+/// Any finite number, tiny and huge ones included.
+fn finite() -> impl Strategy<Value = f64> {
+    prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
+}
+
+fn loss() -> impl Strategy<Value = AnyLoss> {
+    let scale = (-6.0..6.0_f64).prop_map(|exponent| 10_f64.powf(exponent).clamp(1e-6, 1e6));
+    let biased = prop::collection::vec(finite(), 1..20)
+        .prop_map(|bias| SoftmaxLoss::with_bias(bias).unwrap().into());
+    let annealed = (1..=1000_u32, finite()).prop_map(|(m, lambda)| {
+        let loss = ASoftmax::new(m).unwrap();
+        loss.with_lambda(lambda.abs()).unwrap().into()
+    });
+    let norm_face = (scale.clone(), any::<bool>()).prop_map(|(s, learned)| {
+        let new = if learned {
+            NormFace::learned
+        } else {
+            NormFace::new
+        };
+        new(s).unwrap().into()
+    });
+    let am = (scale.clone(), 0.0..=2.0).prop_map(|(s, m)| AmSoftmax::new(s, m).unwrap().into());
+    let cos = (scale.clone(), 0.0..=2.0).prop_map(|(s, m)| CosFace::new(s, m).unwrap().into());
+    let arc = (scale.clone(), 0.0..PI, 0..4_usize).prop_map(|(s, m, rule)| {
+        let loss = ArcFace::new(s, m).unwrap();
+        loss.with_past_pi(RULES[rule]).into()
+    });
+    let combined = (scale, 1e-9..=1000.0, 0.0..PI, 0.0..=2.0)
+        .prop_map(|(s, m1, m2, m3)| CombinedMargin::new(s, m1, m2, m3).unwrap().into());
+    prop_oneof![biased, annealed, norm_face, am, cos, arc, combined]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// To the last bit of every parameter.
+    #[test]
+    fn what_is_printed_reads_back(loss in loss()) {
+        let line = loss.to_string();
+        prop_assert_eq!(&read(&line), &loss);
+        prop_assert!(line.len() < 600 && !line.contains([' ', '(', ')', '\'', '"', ';', '*', '&', '|']));
+        let call = match line.split_once(':') {
+            None => format!("{line}()"),
+            Some((name, list)) => format!("{name}({})", list.replace(',', ", ")),
+        };
+        prop_assert_eq!(read(&call), loss);
+    }
+
+    /// Whatever is typed, there is an answer.
+    #[test]
+    fn nothing_typed_panics(text in "\\PC{0,40}") {
+        let _ = text.parse::<AnyLoss>();
+        let _ = format!("arcface:{text}").parse::<AnyLoss>();
+        let _ = format!("softmax({text})").parse::<AnyLoss>();
+    }
+}
