@@ -18,7 +18,7 @@ use super::Link;
 ///
 /// For the compiler to keep them in registers, lanes are copied out of the slices before they are changed (slices may
 /// overlap for all it knows), and what is left over has a result of its own (a variable index would put them in memory).
-const LANES: usize = 32;
+const LANES: usize = 16;
 
 /// What is known of each column of a block.
 #[derive(Clone, Copy, Debug)]

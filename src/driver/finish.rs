@@ -180,49 +180,45 @@ impl<A: Element> WayBack<'_, '_, A> {
                 columns.len()
             }
         ];
-        let mut wide = false;
-        let mut group_begins = true;
+        if plan.rows == 0 {
+            out.weights.fill(A::zero());
+        }
+        let (mut first_of_group, mut first_group) = (true, true);
         for rows in plan.tiles() {
             lane.shifts.clear();
             let mut gathers = false;
+            let last_of_group = plan.ends_group(&rows);
             for index in run.clone() {
-                let columns_here = plan.block(index);
-                let start = columns_here.start - columns.start;
-                let here = start..start + columns_here.len();
-                let mut products = BlockProducts {
+                let here = plan.block(index);
+                let (start, width) = (here.start - columns.start, here.len());
+                let entries = start * plan.dim..(start + width) * plan.dim;
+                let part = out.weights.get_mut(entries.clone()).unwrap_or_default();
+                let sums = sums.get_mut(start..start + width).unwrap_or_default();
+                BlockProducts {
                     back: self,
                     weights,
                     block: index,
                     tile: &rows,
-                    columns: &columns_here,
+                    columns: &here,
                     gathers: &mut gathers,
-                };
-                let part = out
-                    .weights
-                    .get_mut(here.start * plan.dim..here.end * plan.dim);
-                let part = part.unwrap_or_default();
-                let sums = sums.get_mut(here).unwrap_or_default();
-                products.run(lane, part, !group_begins, sums);
+                }
+                .run(lane, part, !first_of_group, sums);
+                let last = rows.end == plan.rows;
+                if last_of_group && plan.sums_in_groups() && !part.is_empty() {
+                    widen(part, &mut lane.wide[entries], !first_group, last);
+                }
+                if plan.is_slender() {
+                    self.gather(lane, &rows, gathers);
+                    gathers = false;
+                }
+                if last {
+                    // While the block is in the cache.
+                    self.leave(weights, lane, index, part, sums);
+                }
             }
             self.gather(lane, &rows, gathers);
-            group_begins = plan.ends_group(&rows);
-            if group_begins && plan.sums_in_groups() {
-                widen(out.weights, lane.wide, wide, rows.end == plan.rows);
-                wide = true;
-            }
-        }
-        if plan.rows == 0 {
-            out.weights.fill(A::zero());
-        }
-        for index in run.clone() {
-            let columns_here = plan.block(index);
-            let start = columns_here.start - columns.start;
-            let here = start..start + columns_here.len();
-            let part = out
-                .weights
-                .get_mut(here.start * plan.dim..here.end * plan.dim);
-            let sums = sums.get_mut(here).unwrap_or_default();
-            self.leave(weights, lane, index, part.unwrap_or_default(), sums);
+            first_group &= !last_of_group;
+            first_of_group = last_of_group;
         }
         let groups = sums.chunks_exact(plan.group);
         for (entry, sums) in out.constants.iter_mut().zip(groups) {
@@ -406,6 +402,14 @@ impl<A: Element> BlockProducts<'_, '_, '_, '_, A> {
             &lane.again[..height * width]
         };
         let exponentials = MatRef::from_row_major_slice(kept, height, width);
+        if !out.is_empty() {
+            A::product(
+                MatMut::from_row_major_slice_mut(out, width, dim),
+                accumulate,
+                exponentials.transpose(),
+                MatRef::from_row_major_slice(&lane.weighted[..height * dim], height, dim),
+            );
+        }
         if !back.totals.is_empty() {
             A::product(
                 MatMut::from_row_major_slice_mut(&mut lane.gathered[..height * dim], height, dim),
@@ -414,14 +418,6 @@ impl<A: Element> BlockProducts<'_, '_, '_, '_, A> {
                 MatRef::from_row_major_slice(rows.rows, width, dim),
             );
             *self.gathers = true;
-        }
-        if !out.is_empty() {
-            A::product(
-                MatMut::from_row_major_slice_mut(out, width, dim),
-                accumulate,
-                exponentials.transpose(),
-                MatRef::from_row_major_slice(&lane.weighted[..height * dim], height, dim),
-            );
         }
         if !sums.is_empty() {
             Arch::new().dispatch(SumRows {

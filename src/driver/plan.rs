@@ -17,7 +17,7 @@ const TILE_ROWS: usize = 256;
 /// Logits of one tile, about: small enough for a core's second-level cache beside the weights of the block.
 const TILE_ENTRIES: usize = 1 << 16;
 /// Columns of one block, at least and at most.
-const BLOCK_COLUMNS: Range<usize> = 64..1024;
+const BLOCK_COLUMNS: Range<usize> = 64..512;
 /// Runs to have at least, if there are as many blocks: work for some threads.
 const RUNS: usize = 10;
 /// Blocks of one run, at most: what a row's gradient gathers in the element type.
@@ -26,6 +26,9 @@ const RUN_BLOCKS: usize = 8;
 const SEGMENTS: usize = 64;
 /// Tiles that ∂W gathers in the element type.
 const GROUP_TILES: usize = 16;
+/// Products with fewer rows, columns or dimensions add term by term to what was gathered before, so that no more than one of
+/// them may be gathered. Others sum up to 512 terms on their own.
+const SLENDER: usize = 16;
 
 /// How an evaluation is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +76,10 @@ impl Plan {
         let columns = classes * group;
         let tiles = rows.div_ceil(TILE_ROWS).max(1);
         let tile_rows = rows.div_ceil(tiles).max(1);
-        // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; an eighth of the columns keeps a few
+        // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; a quarter of the columns keeps a few
         // threads busy even where there are not many.
         let block_columns = (TILE_ENTRIES / tile_rows)
-            .min(columns / 8)
+            .min(columns / 4)
             .clamp(BLOCK_COLUMNS.start, BLOCK_COLUMNS.end)
             .next_multiple_of(32)
             .next_multiple_of(group)
@@ -182,14 +185,24 @@ impl Plan {
             .map(move |start| start..(start + step).min(end))
     }
 
+    /// Whether only one product may be gathered in the element type.
+    pub(super) fn is_slender(&self) -> bool {
+        self.dim.min(self.tile_rows).min(self.block_columns) < SLENDER
+    }
+
+    /// Tiles that ∂W gathers in the element type.
+    fn group_tiles(&self) -> usize {
+        if self.is_slender() { 1 } else { GROUP_TILES }
+    }
+
     /// Whether ∂W gathers so many tiles that they are summed in groups, in `f64`.
     pub(super) fn sums_in_groups(&self) -> bool {
-        self.rows > GROUP_TILES * self.tile_rows
+        self.rows > self.group_tiles() * self.tile_rows
     }
 
     /// Whether a tile is the last of its group.
     pub(super) fn ends_group(&self, tile: &Range<usize>) -> bool {
-        tile.end == self.rows || (tile.end / self.tile_rows).is_multiple_of(GROUP_TILES)
+        tile.end == self.rows || (tile.end / self.tile_rows).is_multiple_of(self.group_tiles())
     }
 
     /// What an evaluation holds, buffer by buffer.

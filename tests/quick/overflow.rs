@@ -4,7 +4,8 @@
 use core::f64::consts::FRAC_PI_8;
 
 use margin_losses::{
-    Argument, CombinedMargin, Error, Float, JointLoss, NormFace, Reduction, SoftmaxLoss, Targets,
+    Argument, CombinedMargin, Error, Float, JointLoss, MarginLoss, NormFace, Reduction,
+    SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -356,4 +357,69 @@ fn norms_that_are_too_large() {
             assert_eq!(verdicts, [(); 4].map(Ok), "{}", case.name);
         }
     }
+}
+
+/// Row weights of either sign whose gradients cancel: each alone would be too large, and so is a bound of their sum.
+#[test]
+fn heavy_rows_that_cancel() -> Result<(), Error> {
+    let features = array![[1.0_f32], [1.0]];
+    let weights = array![[1.0_f32], [2.0]];
+    for (heavy, scale) in [(2e38_f32, 1.0_f32), (1e38, 3.0)] {
+        let row_weights = [heavy, -heavy];
+        let targets = Targets::new(&[0, 0])
+            .with_row_weights(&row_weights)
+            .with_reduction(Reduction::None);
+        let features = &features * scale;
+        let out = SoftmaxLoss::new().evaluate(features.view(), weights.view(), &targets)?;
+        assert_eq!(out.loss(), 0.0);
+        // To rounding: what cancels are products.
+        let off = out
+            .grad_weights
+            .fold(0.0_f32, |off, entry| off.max(entry.abs()));
+        assert!(off <= 2e-7 * heavy * scale, "{off:e}");
+        let miss = 1.0 / (1.0 + (-f64::from(scale)).exp());
+        for (found, sign) in out.grad_features.iter().zip([1.0, -1.0]) {
+            // (1 − p₀)(w₁ − w₀).
+            let expected = sign * f64::from(heavy) * miss;
+            assert!((f64::from(*found) / expected - 1.0).abs() < 1e-6, "{found}");
+        }
+    }
+    // In `f64` the sums themselves leave the range before they cancel.
+    let features = array![[1.0_f64], [1.0], [1.0], [1.0]];
+    let weights = array![[1.0_f64], [2.0]];
+    let row_weights = [1e308, 1e308, -1e308, -1e308];
+    let targets = Targets::new(&[0; 4])
+        .with_row_weights(&row_weights)
+        .with_reduction(Reduction::None);
+    let out = SoftmaxLoss::new().evaluate(features.view(), weights.view(), &targets)?;
+    assert_eq!(out.loss(), 0.0);
+    assert!(out.grad_weights.iter().all(|entry| entry.abs() <= 1e293));
+    Ok(())
+}
+
+/// No row is named where no row is meant.
+#[test]
+fn what_no_row_is_to_blame_for_names_none() -> Result<(), Error> {
+    let weights = array![[1.0_f32, 0.0], [0.0, 1.0]];
+    let features = array![[1.0_f32, 0.2], [0.3, 1.0]];
+    let row_weights = [3e38_f32, 3e38];
+    let targets = Targets::new(&[1, 0])
+        .with_row_weights(&row_weights)
+        .with_reduction(Reduction::Sum);
+    let loss = NormFace::learned(1e-3)?;
+    let expected = Error::BatchOverflow { quantity: "loss" };
+    let found = loss.evaluate(features.view(), weights.view(), &targets);
+    assert_eq!(found.map(drop), Err(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "the batch makes a loss larger than the element type can hold"
+    );
+    // Both terms of a joint loss fit, and so do their rows' sums; the sum of the batch does not.
+    let centers = array![[0.0_f32, 2e19], [0.0, 0.0]];
+    let features = array![[0.0_f32, 1.0], [0.0, 1.0]];
+    let targets = Targets::new(&[0, 0]).with_reduction(Reduction::Sum);
+    let joint = JointLoss::new(NormFace::new(4.0)?, centers.view(), 1.0)?;
+    let found = joint.evaluate(features.view(), weights.view(), &targets);
+    assert_eq!(found.map(drop), Err(expected));
+    Ok(())
 }
