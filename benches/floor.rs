@@ -8,8 +8,11 @@
 //! ```
 //!
 //! Both sides run in turn in one process on the same arrays, and medians are compared, so that what the machine does
-//! beside this falls on both. The products are faer's, whole, on all threads: the fastest that were found.
+//! beside this falls on both. The products are faer's, whole, on all threads: the fastest that were found. `peak_share` is the
+//! share of the machine's multiply-adds that a step makes of its three products: the peak is that of registers alone, on all
+//! threads, measured right before.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use faer::linalg::matmul::matmul;
@@ -19,6 +22,7 @@ use margin_losses::{
     ASoftmax, AmSoftmax, ArcFace, CombinedMargin, CosFace, Error, Evaluation, MarginLoss,
     ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, init,
 };
+use pulp::{Arch, Simd, WithSimd};
 
 struct Case {
     name: &'static str,
@@ -65,6 +69,43 @@ const CASES: [Case; 5] = [
         repetitions: 7,
     },
 ];
+
+/// Multiply-adds in twelve registers, which hide each other's latency.
+struct Peak;
+
+/// Rounds of [`Peak`].
+const ROUNDS: u32 = 1_000_000;
+
+impl WithSimd for Peak {
+    /// Floating-point operations made.
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let factor = simd.splat_f32s(black_box(0.999_999));
+        let summand = simd.splat_f32s(black_box(1e-6));
+        let mut registers = [simd.splat_f32s(black_box(1.0)); 12];
+        for _ in 0..ROUNDS {
+            for register in &mut registers {
+                *register = simd.mul_add_f32s(*register, factor, summand);
+            }
+        }
+        black_box(registers);
+        f64::from(ROUNDS) * 12.0 * 2.0 * S::F32_LANES as f64
+    }
+}
+
+/// The machine's floating-point operations a second on all threads, the best of a few tries.
+fn peak() -> f64 {
+    let once = || {
+        let start = Instant::now();
+        let operations: f64 = rayon::broadcast(|_| Arch::new().dispatch(Peak))
+            .iter()
+            .sum();
+        operations / start.elapsed().as_secs_f64()
+    };
+    (0..9).map(|_| once()).fold(0.0, f64::max)
+}
 
 struct Arrays {
     features: Array2<f32>,
@@ -217,6 +258,8 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
         case.repetitions,
         [&mut three, &mut || ours(&mut evaluation)],
     );
+    let operations = 6.0 * case.rows as f64 * case.classes as f64 * case.dim as f64;
+    let peak = peak();
     let mut again = || ours(&mut evaluation);
     let mut times = Vec::new();
     for _ in 0..2 {
@@ -226,7 +269,7 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
     let speedup = (times[1] + times[3]) / (times[0] + times[2]);
     println!(
         "case={} n={} classes={} dim={} ratio={:.2} forward_ratio={:.2} scratch_mib={} threads={threads} \
-         seconds={full:.4} products_seconds={products:.4} speedup_over_one_thread={speedup:.2}",
+         peak_share={:.2} peak_gflops={:.0} seconds={full:.4} products_seconds={products:.4} speedup_over_one_thread={speedup:.2}",
         case.name,
         case.rows,
         case.classes,
@@ -234,6 +277,8 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
         full / products,
         forward / one_product,
         evaluation.scratch_bytes() >> 20,
+        operations / full / peak,
+        peak / 1e9,
     );
     Ok(())
 }
