@@ -100,8 +100,8 @@ impl<A: Copy + Default> Evaluation<A> {
 
     /// An empty evaluation whose working memory, beyond inputs and outputs, stays below `bytes`.
     ///
-    /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice, and the results are
-    /// the same to rounding. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of class weights that are not
+    /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice; with still less,
+    /// fewer threads work. The results have the same bits. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of class weights that are not
     /// row-major, one for each thread, come on top.
     ///
     /// # Examples
