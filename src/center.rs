@@ -274,9 +274,13 @@ impl<A> Term<A> {
         })
     }
 
-    /// Adds the term to what another loss gave, or says why it cannot; then nothing has been written. Gradients that are
-    /// not there are not added to.
-    pub(crate) fn add_to(&self, evaluation: &mut Evaluation<A>, classes: usize) -> Result<(), Error>
+    /// Adds the term to what another loss gave, or says why it cannot; then nothing has been written. `classes` is how many
+    /// centers there are, if gradients are wanted.
+    pub(crate) fn add_to(
+        &self,
+        evaluation: &mut Evaluation<A>,
+        classes: Option<usize>,
+    ) -> Result<(), Error>
     where
         A: Element,
     {
@@ -289,7 +293,7 @@ impl<A> Term<A> {
         if !loss.is_finite() {
             return Err(Error::BatchOverflow { quantity: "loss" });
         }
-        if evaluation.grad_features.dim() == self.grad_features.dim() {
+        if let Some(classes) = classes {
             let pairs = evaluation.grad_features.iter().zip(&self.grad_features);
             let overflows = |(&entry, &pull): (&A, &A)| !(entry + pull).is_finite();
             if let Some(position) = pairs.clone().position(overflows) {

@@ -47,7 +47,7 @@ pub(crate) mod sealed {
             _: Token,
             term: &Term<Self>,
             evaluation: &mut Evaluation<Self>,
-            classes: usize,
+            classes: Option<usize>,
         ) -> Result<(), Error>;
 
         fn is_negligible(_: Token, term: &Term<Self>) -> bool;
@@ -90,7 +90,7 @@ macro_rules! compiled {
                 _: sealed::Token,
                 term: &Term<Self>,
                 evaluation: &mut Evaluation<Self>,
-                classes: usize,
+                classes: Option<usize>,
             ) -> Result<(), Error> {
                 term.add_to(evaluation, classes)
             }

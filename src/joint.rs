@@ -118,6 +118,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         let argument = Argument::Centers;
         let (features, targets) = (request.features(), request.targets());
         let term = A::center_term(TOKEN, features, centers, argument, &targets, self.lambda)?;
+        let with_gradients = request.wants_gradients().then_some(classes);
         if !A::is_negligible(TOKEN, &term) {
             // The sum may overflow. That has to be found before anything is written, so the classifier evaluates once more,
             // aside.
@@ -133,7 +134,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
                 targets,
                 evaluation: &mut aside,
             })?;
-            A::add_center_term(TOKEN, &term, &mut aside, classes)?;
+            A::add_center_term(TOKEN, &term, &mut aside, with_gradients)?;
         }
         // Kept aside: the classifier, which has no centers, would drop this memory.
         let kept = core::mem::take(&mut request.evaluation.grad_centers);
@@ -142,7 +143,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
             request.evaluation.grad_centers = kept;
         }
         answered?;
-        A::add_center_term(TOKEN, &term, request.evaluation, classes)
+        A::add_center_term(TOKEN, &term, request.evaluation, with_gradients)
     }
 
     fn learnables(&self) -> &[f64] {

@@ -3,9 +3,9 @@
 use margin_losses::{
     Error, Evaluation, MarginLoss, ModifiedSoftmax, NormFace, Reduction, SoftmaxLoss, Targets,
 };
-use ndarray::{Array2, ArrayView2, array};
+use ndarray::{Array2, ArrayView2, Axis, Slice, array};
 
-use crate::support::{largest, widen};
+use crate::support::{Batch, assert_close, largest, wide, widen};
 
 const BAR: f64 = 2e-6;
 
@@ -193,5 +193,37 @@ fn rivals_far_below_a_negative_leader() -> Result<(), Error> {
             }
         }
     }
+    Ok(())
+}
+
+/// So many tiles that ∂W is summed in groups: the batch is the sum of its parts.
+#[test]
+fn a_batch_of_many_tiles_is_the_sum_of_its_parts() -> Result<(), Error> {
+    let batch = Batch::<f64>::random(17, 9_000, 50, 20);
+    let loss = NormFace::learned(8.0)?;
+    let part = |rows: std::ops::Range<usize>| {
+        let targets = Targets::new(&batch.labels[rows.clone()]).with_reduction(Reduction::Sum);
+        let features = batch.features.slice_axis(Axis(0), Slice::from(rows));
+        loss.evaluate(features, batch.weights.view(), &targets)
+    };
+    let whole = part(0..9_000)?;
+    let mut grad_weights = Array2::<f64>::zeros((50, 20));
+    let mut grad_scale = 0.0;
+    for start in (0..9_000).step_by(90) {
+        let out = part(start..start + 90)?;
+        grad_weights += &out.grad_weights;
+        grad_scale += out.grad_learnables[0];
+        let rows = whole
+            .grad_features
+            .slice_axis(Axis(0), Slice::from(start..start + 90));
+        assert_close("∂X", &wide(rows), &wide(&out.grad_features), 1e-12);
+    }
+    assert_close(
+        "∂W",
+        &wide(&whole.grad_weights),
+        &wide(&grad_weights),
+        1e-12,
+    );
+    assert_close("∂s", &whole.grad_learnables.to_vec(), &[grad_scale], 1e-11);
     Ok(())
 }
