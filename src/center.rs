@@ -133,16 +133,20 @@ pub(crate) fn update<A: Element>(
     for ((&class, rows), mut moved) in classes.iter().zip(moved.outer_iter_mut()) {
         let center = centers.row(class);
         let rate = alpha / (1.0 + rows.len() as f64);
-        for (k, moved) in moved.iter_mut().enumerate() {
-            let c = center[k].widen();
-            // c − rate · Σ (c − x), in a unit in which the sum is finite.
-            *moved = A::narrow(in_range(|unit| {
-                let sum: f64 = rows
-                    .iter()
-                    .map(|&row| unit * c - unit * features[[row, k]].widen())
-                    .sum();
-                unit * c - rate * sum
-            }));
+        // c − rate · Σ (c − x), in a unit in which the sum is finite.
+        let step = in_range(|unit| {
+            let mut sums = vec![0.0; center.len()];
+            for &row in rows {
+                for ((sum, c), x) in sums.iter_mut().zip(center).zip(features.row(row)) {
+                    *sum += unit * c.widen() - unit * x.widen();
+                }
+            }
+            let pairs = sums.iter_mut().zip(center);
+            pairs.for_each(|(sum, c)| *sum = unit * c.widen() - rate * *sum);
+            sums
+        });
+        for (moved, step) in moved.iter_mut().zip(step) {
+            *moved = A::narrow(step);
         }
         if !moved.iter().all(|entry| entry.is_finite()) {
             return Err(Error::overflow("center", Argument::Centers, class));
@@ -154,14 +158,29 @@ pub(crate) fn update<A: Element>(
     Ok(())
 }
 
-/// What `sum` gives for the unit 1; or, where terms leave the range of `f64` before they cancel, in a smaller unit.
-fn in_range(sum: impl Fn(f64) -> f64) -> f64 {
-    const UNIT: f64 = 5.421_010_862_427_522e-20; // 2^-64
-    let plain = sum(1.0);
-    if plain.is_finite() {
-        plain
+/// Less than 1 by so much that no sum of a batch leaves the range of `f64`.
+const UNIT: f64 = 5.421_010_862_427_522e-20; // 2^-64
+
+/// What `sums` gives in the unit 1; or, where terms leave the range of `f64` before they cancel, in a smaller unit.
+fn in_range(sums: impl Fn(f64) -> Vec<f64>) -> Vec<f64> {
+    let mut plain = sums(1.0);
+    if !plain.iter().all(|sum| sum.is_finite()) {
+        for (sum, small) in plain.iter_mut().zip(sums(UNIT)) {
+            if !sum.is_finite() {
+                *sum = small / UNIT;
+            }
+        }
+    }
+    plain
+}
+
+/// `strength · (a − b)`, whose difference may leave the range of `f64`.
+fn pull(strength: f64, a: f64, b: f64) -> f64 {
+    let apart = a - b;
+    if apart.is_finite() {
+        strength * apart
     } else {
-        sum(UNIT) / UNIT
+        strength * (UNIT * a - UNIT * b) / UNIT
     }
 }
 
@@ -233,21 +252,32 @@ impl<A> Term<A> {
         let losses: Vec<f64> = rows().map(|(x, c)| half_square(x, c, factor)).collect();
         let (loss, row_losses) = check::reduce::<A>(&coefficients, losses.iter().copied())?;
 
-        // rᵢ λ (x − c), whose difference may leave the range of `f64`.
-        let pull = |row: usize, k: usize, c: f64| {
-            let (strength, x) = (coefficients[row] * factor, features[[row, k]].widen());
-            in_range(|unit| strength * (unit * x - unit * c))
-        };
-        let grad_features = Array2::from_shape_fn(features.raw_dim(), |(row, k)| {
-            A::narrow(pull(row, k, centers[[labels[row], k]].widen()))
-        });
+        // rᵢ λ (x − c).
+        let strengths: Vec<f64> = coefficients.iter().map(|r| r * factor).collect();
+        let mut grad_features = Array2::zeros(features.raw_dim());
+        for ((mut out, (x, c)), &strength) in
+            grad_features.outer_iter_mut().zip(rows()).zip(&strengths)
+        {
+            for ((out, x), c) in out.iter_mut().zip(x).zip(c) {
+                *out = A::narrow(pull(strength, x.widen(), c.widen()));
+            }
+        }
         let classes = Classes::of(&labels);
         let mut grad_centers = Array2::zeros((classes.labels.len(), features.ncols()));
         for ((&class, rows), mut out) in classes.iter().zip(grad_centers.outer_iter_mut()) {
-            for (k, out) in out.iter_mut().enumerate() {
-                let c = centers[[class, k]].widen();
-                let sum = in_range(|unit| rows.iter().map(|&row| unit * pull(row, k, c)).sum());
-                *out = A::narrow(-sum);
+            let center = centers.row(class);
+            let sums = in_range(|unit| {
+                let mut sums = vec![0.0; center.len()];
+                for &row in rows {
+                    let strength = strengths[row];
+                    for ((sum, c), x) in sums.iter_mut().zip(center).zip(features.row(row)) {
+                        *sum += unit * pull(strength, c.widen(), x.widen());
+                    }
+                }
+                sums
+            });
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = A::narrow(sum);
             }
         }
         let bad = |array: &Array2<A>| {
@@ -357,9 +387,9 @@ fn half_square<A: Element>(x: ArrayView1<'_, A>, c: ArrayView1<'_, A>, factor: f
     // reason it is halved before it is squared.
     let power = binary_exponent(factor).div_euclid(2);
     let rest = scale_by_power(factor, -2 * power);
+    let root = scale_by_power(1.0, power);
     let squares = x.iter().zip(c).map(|(x, c)| {
-        let apart = in_range(|unit| unit * x.widen() - unit * c.widen());
-        let apart = scale_by_power(apart, power);
+        let apart = pull(root, x.widen(), c.widen());
         0.5 * apart * apart
     });
     rest * squares.sum::<f64>()

@@ -253,7 +253,7 @@ fn more_logits_than_32_bits_count_forward() {
 #[ignore = "slow: 4,505,600,000 logits, twice"]
 fn more_logits_than_32_bits_count_streamed() {
     use plane::{CLASSES, Plane};
-    const LIMIT: usize = 48 << 20;
+    const LIMIT: usize = 96 << 20;
     let mut plane = Plane::new();
     let mut weights = core::mem::take(&mut plane.weights);
     let axis_gradients = plane.axis_gradients();
@@ -290,8 +290,6 @@ fn more_logits_than_32_bits_count_streamed() {
         let off = [0, 1].map(|j| widen(found[j]) - expected[j]);
         worst = worst.max(off[0].hypot(off[1]));
     }
-    // Two pulls of up to s/‖x‖ = 4/3 each, summed over 4,300 blocks in `f32`, one after the other: 3e-4 if all were rounded the
-    // same way.
     println!("∂X is off by {worst:e} at most");
-    assert!(worst <= 1e-4, "∂X is off by {worst:e}");
+    assert!(worst <= 2e-6, "∂X is off by {worst:e}");
 }

@@ -1,4 +1,5 @@
-//! What would leave the range of the element type, found from lengths before anything is written.
+//! What may leave the range of the element type, found from lengths. Logits that may are refused. Gradients that may are
+//! computed once without being written, which tells whether they do.
 
 use crate::error::{Argument, Error};
 use crate::numerics::{Element, scale_by_power};

@@ -1,4 +1,4 @@
-//! Between there and back: what the segments have left behind becomes each row's loss, and its share in the gradients.
+//! Close: what the segments have left behind becomes each row's loss, and what makes gradients of its exponentials.
 
 use crate::numerics::Element;
 use crate::numerics::binary_exponent;
@@ -23,7 +23,7 @@ pub(super) struct Closed {
     share: Share,
 }
 
-/// What turns what is kept of an entry into ∂ℓ/∂z.
+/// The factor that makes ∂ℓ/∂z of what is kept of an entry.
 #[derive(Clone, Copy, Debug)]
 enum Share {
     /// exp(shift − this) turns exp(z − shift) into a probability.
@@ -144,7 +144,7 @@ impl Closed {
         }
     }
 
-    /// What turns an entry that was kept, relative to `shift`, into ∂ℓ/∂z.
+    /// The factor that makes ∂ℓ/∂z of an entry that was kept relative to `shift`.
     pub(super) fn share<A: Element>(&self, shift: A) -> f64 {
         match self.share {
             Share::Softmax {

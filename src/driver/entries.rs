@@ -1,9 +1,9 @@
 //! The innermost loop: a row of products becomes logits, exponentials and their sums.
 //!
-//! A row's exponentials are relative to a shift. It is 0 as long as the largest logit lies a little above 0, so that nothing
-//! has to be done about it in the ordinary case. Otherwise it is the largest logit at first, and follows when a logit exceeds
-//! it by more than a slack that keeps clear of overflow. It never lies above the largest logit, so that a probability keeps
-//! its digits as long as it is a normal number.
+//! A row's exponentials are relative to a shift, which begins anew with each segment. It is 0 if the largest logit of the
+//! segment's first block lies between 0 and [`SHIFT_SLACK`](Element::SHIFT_SLACK), and that logit otherwise. It follows when a
+//! logit exceeds it by more than the slack, which keeps clear of overflow. It never lies above the largest logit, so that a
+//! probability keeps its digits as long as it is a normal number. In the ordinary case it is 0, and nothing has to be done.
 
 use core::fmt;
 
@@ -83,7 +83,7 @@ pub(super) struct Entries<'a, A> {
     /// For each row of the tile, unless all negatives of all rows are plain.
     pub(super) changed: &'a [Option<Changed<A>>],
     pub(super) products: &'a [A],
-    /// Where goes what the way back multiplies, `exp(z − shift) · slope/‖w‖`; empty if it is not wanted.
+    /// Where what the backward pass multiplies goes, `exp(z − shift) · slope/‖w‖`; empty if it is not wanted.
     pub(super) out: &'a mut [A],
     pub(super) rows: Rows<'a, A>,
 }
@@ -278,7 +278,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         }
     }
 
-    /// Takes in N products, and returns what the way back multiplies.
+    /// Takes in N products, and returns what the backward pass multiplies.
     #[inline(always)]
     fn step<const LOGISTIC: bool, const LENGTHS: bool, const KEEP: bool, M: Map<A>>(
         &mut self,

@@ -16,7 +16,7 @@ use super::target::{Buffers, Pair, RowTarget};
 use super::weights::Weights;
 use super::{Head, Layer};
 
-/// The batch, as both ways take it.
+/// The batch, as the forward and the backward pass take it.
 #[derive(Debug)]
 pub(super) struct Batch<'a, A> {
     pub(super) head: &'a Head<'a>,
@@ -237,7 +237,7 @@ impl<A: Element> Batch<'_, A> {
         }
     }
 
-    /// ∂(scaled feature)/∂x but for the projection, s/‖x‖ or 1.
+    /// ∂(scaled feature)/∂x without the projection: s/‖x‖, or 1.
     pub(super) fn through(&self, row: usize) -> f64 {
         match self.head.layer {
             Layer::Cosine { scale } => scale / self.norms[row],

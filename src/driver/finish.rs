@@ -1,4 +1,4 @@
-//! The way back: ∂W, complete when a run of blocks leaves, and what the run's classes add to ∂X.
+//! Finish, the backward pass: ∂W, complete run by run, and what each run of classes adds to ∂X.
 
 use core::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ use super::lane::Lane;
 use super::open::Opened;
 use super::weights::{Block, Door, Weights, project, scale_row};
 
-/// What the way back reads, and the sums of ∂X that it adds to.
+/// The backward pass: what it reads, and the sums of ∂X that it adds to.
 pub(super) struct WayBack<'a, 'o, A> {
     pub(super) batch: &'a Batch<'o, A>,
     pub(super) opened: &'a Opened<'o, A>,
@@ -112,7 +112,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         }
     }
 
-    /// Goes back without any output, and finds the first class whose gradient is no number.
+    /// Does all runs without an output for ∂W, and finds the first class whose gradient is no number.
     pub(super) fn rehearse(
         &self,
         weights: Weights<'_, A>,

@@ -1,4 +1,4 @@
-//! What one thread works in.
+//! The working memory of a task: there are as many lanes as tasks at a time, and a task takes whichever is free.
 
 use core::ops::Range;
 
@@ -32,7 +32,7 @@ pub(super) struct Lane<'a, A> {
     /// What `weighted` was made for: the shifts of the exponentials, and the unit of the weights.
     pub(super) shifts: Vec<A>,
     pub(super) unit: i32,
-    /// What turns these exponentials into ∂ℓ/∂z, and their products into units of the sums of ∂X.
+    /// The factors that make ∂ℓ/∂z of these exponentials, and those that bring their products to the units of ∂X's sums.
     pub(super) shares: Vec<f64>,
     pub(super) scales: Vec<f64>,
 }

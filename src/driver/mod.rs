@@ -3,9 +3,13 @@
 //! It owns normalisation, the products, log-sum-exp, the backward products and the projection back through the
 //! normalisation. It knows no paper: a [`Head`] says what is normalised and hands over the margin.
 //!
-//! An evaluation has three phases, each over segments of classes: **open** (what a segment knows of each row), **close**
-//! (from all segments to each row's loss), **finish** (the gradients). No phase needs more than what the one before has left
-//! behind, and no sum depends on who did which segment.
+//! [`solve`] answers a request. It takes the features in and finds each row's target. Then come three phases:
+//!
+//! 1. **open**, the forward pass, segment by segment of the classes: sums of exponentials for each row.
+//! 2. **close**: the sums of all segments become each row's loss.
+//! 3. **finish**, the backward pass, run by run of the classes: ∂W of the run, and what the run adds to ∂X.
+//!
+//! Segments may be opened, and runs finished, in any order and apart from each other: the bits are those of the whole.
 
 mod bounds;
 mod close;
@@ -56,7 +60,7 @@ pub(crate) enum Layer {
     },
 }
 
-/// What makes a loss of a row's logits.
+/// How a row's logits become its loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Link {
     /// ℓ = ln Σ_j exp z_j − z_y.
@@ -86,7 +90,7 @@ pub(crate) enum Learns {
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     pub(crate) layer: Layer,
-    /// The target's logit, if it is not that of any class; never with [`Layer::Linear`].
+    /// What makes the target's logit another than that of the other classes; never with [`Layer::Linear`].
     pub(crate) margin: Option<&'a dyn Margin>,
     /// What is added to the logits, one number for each class.
     pub(crate) constants: Option<&'a [f64]>,
@@ -176,7 +180,7 @@ pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Res
         coefficients: check::coefficients(&targets),
     };
     match wanted {
-        // What calls the caller's code stays on the caller's thread.
+        // `update` cannot be sent to another thread.
         Wanted::Update { .. } => problem.solve(wanted, evaluation),
         Wanted::Loss(view) => {
             parallel::on_pool(plan.lanes, || problem.solve(Wanted::Loss(view), evaluation))
@@ -221,7 +225,7 @@ impl<A: Element> Problem<'_, A> {
         Ok(())
     }
 
-    /// Takes the features in, and finds the targets that are among `rows`.
+    /// Takes the features in, and finds the targets whose classes are among `rows`, the class weights.
     fn begin<'m>(
         self,
         rows: ArrayView2<'_, A>,
@@ -381,7 +385,8 @@ impl<'a, A: Element> Underway<'a, A> {
         Ok(())
     }
 
-    /// Goes all the way back once without an output, where lengths cannot tell that every gradient is a number.
+    /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that
+    /// there is none.
     fn rehearse(&mut self, rows: &[Closed], weights: Weights<'_, A>) -> Result<(), Error> {
         let (head, dim) = (self.batch.head, self.batch.plan.dim);
         self.begin_totals(rows, weights);
@@ -405,7 +410,7 @@ impl<'a, A: Element> Underway<'a, A> {
         Ok(())
     }
 
-    /// The way back over the classes, and what it works in.
+    /// The backward pass over the classes, and the lanes that it works in.
     fn back<'b>(&'b mut self, rows: &'b [Closed]) -> (WayBack<'b, 'a, A>, &'b mut [Lane<'a, A>]) {
         let plan = &self.batch.plan;
         // The bound may have underflowed to 0, while 1/‖w‖ is still to come.

@@ -1,4 +1,4 @@
-//! The way there: logits, exponentials and their sums, one tile of rows by one block of columns at a time.
+//! Open, the forward pass: logits, exponentials and their sums, one tile of rows by one block of columns at a time.
 
 use core::ops::Range;
 
@@ -17,7 +17,7 @@ use super::lane::Lane;
 use super::smoothing;
 use super::weights::{Lengths, Scanned, Weights, keep_winners};
 
-/// What the way there leaves behind, for the columns that are evaluated here.
+/// What the forward pass leaves behind, for the columns that are evaluated here.
 #[derive(Debug)]
 pub(super) struct Opened<'a, A> {
     /// What each column's products are multiplied by.
@@ -26,7 +26,7 @@ pub(super) struct Opened<'a, A> {
     pub(super) rescaled: &'a mut [bool],
     /// Segment by segment, one for each row.
     pub(super) sums: &'a mut [RowSum<A>],
-    /// Block by block, one for each row; empty if there is no way back.
+    /// Block by block, one for each row; empty if no gradients are wanted.
     pub(super) shifts: &'a mut [A],
     /// The exponentials, block by block and tile by tile, if they are kept.
     pub(super) kept: &'a mut [A],
@@ -34,7 +34,7 @@ pub(super) struct Opened<'a, A> {
     pub(super) direction: Vec<f64>,
 }
 
-/// One segment's share of it.
+/// One segment's share of that.
 struct Segment<'a, A> {
     blocks: Range<usize>,
     factors: Pieces<'a, A>,
@@ -47,7 +47,7 @@ struct Segment<'a, A> {
 }
 
 impl<A: Element> Opened<'_, A> {
-    /// Goes there, and finds the first class weight that cannot be used.
+    /// Opens all segments, and finds the first class weight that cannot be used.
     pub(super) fn run(
         &mut self,
         batch: &Batch<'_, A>,

@@ -1,9 +1,10 @@
 //! How the work is cut up, and the memory it takes.
 //!
-//! Rows are cut into tiles. The columns (one for each class, or K for each class that has sub-centers) are cut into blocks,
-//! the unit of the products; blocks make runs, the unit of the way back; runs make segments, the unit of the way there. All
-//! of it is a function of the whole problem, N, C, K and d: neither the threads, nor the scratch limit, nor the part of the
-//! classes that is evaluated here moves a boundary. Those only decide how much is in flight.
+//! Rows are cut into tiles, columns into blocks: a tile and a block make a product. A column is a class, or one of its K
+//! sub-centers. Blocks make runs, the tasks of the backward pass. Runs make segments, the tasks of the forward pass.
+//!
+//! All of it is a function of the whole problem, N, C, K and d. Threads, the scratch limit, and the part of the classes that
+//! is evaluated here move no boundary, and so change no bit. They only decide what is kept, and how much is in flight.
 
 use core::ops::Range;
 
@@ -18,16 +19,16 @@ const TILE_ROWS: usize = 256;
 const TILE_ENTRIES: usize = 1 << 16;
 /// Columns of one block, at least and at most.
 const BLOCK_COLUMNS: Range<usize> = 64..512;
-/// Runs to have at least, if there are as many blocks: work for some threads.
+/// Runs to have at least, if there are as many blocks, so that some threads have work.
 const RUNS: usize = 10;
 /// Blocks of one run, at most: what a row's gradient gathers in the element type.
 const RUN_BLOCKS: usize = 8;
-/// Segments, at most: what a row leaves behind of each is kept, and is what processes would exchange.
+/// Segments, at most: each leaves sums for every row, which are kept.
 const SEGMENTS: usize = 64;
 /// Tiles that ∂W gathers in the element type.
 const GROUP_TILES: usize = 16;
-/// Products with fewer rows, columns or dimensions add term by term to what was gathered before, so that no more than one of
-/// them may be gathered. Others sum up to 512 terms on their own.
+/// A product with fewer rows, columns or dimensions adds its terms to what was gathered before one by one, so that rounding
+/// adds up: no more than one such product is gathered. Others sum up to 512 terms apart before they add them.
 const SLENDER: usize = 16;
 
 /// How an evaluation is cut up.
@@ -185,7 +186,7 @@ impl Plan {
             .map(move |start| start..(start + step).min(end))
     }
 
-    /// Whether only one product may be gathered in the element type.
+    /// Whether products are so small that no more than one may be gathered in the element type.
     pub(super) fn is_slender(&self) -> bool {
         self.dim.min(self.tile_rows).min(self.block_columns) < SLENDER
     }
@@ -195,7 +196,7 @@ impl Plan {
         if self.is_slender() { 1 } else { GROUP_TILES }
     }
 
-    /// Whether ∂W gathers so many tiles that they are summed in groups, in `f64`.
+    /// Whether there are so many tiles of rows that ∂W is summed in groups of them, in `f64`.
     pub(super) fn sums_in_groups(&self) -> bool {
         self.rows > self.group_tiles() * self.tile_rows
     }

@@ -2,6 +2,8 @@
 //!
 //! `ℓ = ln Σ_j exp z_j − (1 − ε) z_y − (ε/C) Σ_j z_j`. The uniform term is of rank one: the sum of the logits is a product with
 //! `v = Σ_j ŵ_j`, and no entry of N×C is touched.
+//!
+//! It needs all classes at once: parts of the classes that are evaluated apart do not exchange v.
 
 use crate::numerics::{Element, OrderFree, dot, largest_magnitude, scale_by_power};
 

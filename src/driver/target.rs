@@ -3,7 +3,8 @@
 //! All in `f64`, and never through the cosine: near the poles a cosine knows its angle to half of its digits only. With
 //! `δ = ‖x‖w − ‖w‖x` and `σ = ‖x‖w + ‖w‖x`, the angle is `2·atan2(‖δ‖, ‖σ‖)`, and the shorter of the two, freed of its
 //! component along x, points along the tangent at x̂ towards ŵ. That unit tangent carries the gradient, so that no `1/sinθ`
-//! is ever formed.
+//! is ever formed. Below 1e-150 radians the square of the shorter one is no normal number: the tangent is then finite, but no
+//! unit vector.
 
 use ndarray::{ArrayView1, ArrayView2};
 

@@ -22,7 +22,7 @@ pub(super) struct Door {
     pub(super) first: usize,
     /// Whether the layer normalises them.
     pub(super) normalised: bool,
-    /// The longest feature, if those keep their length; 0 else.
+    /// The longest feature, if features keep their length where weights do not; 0 else.
     pub(super) longest_feature: f64,
 }
 
@@ -186,7 +186,7 @@ impl<'a, A: Element> Weights<'a, A> {
         Ok(rescaled)
     }
 
-    /// The power of two that all rows of a block are divided by, if the layer does not normalise them.
+    /// The k for which all rows of a rescaled block are divided by 2^k, if the layer does not normalise them; 0 if it does.
     fn unit(&self, longest: f64) -> i32 {
         if self.door.normalised {
             0
@@ -248,7 +248,7 @@ impl<'a, A: Element> Weights<'a, A> {
         }
     }
 
-    /// The power of two that a row of a rescaled block was divided by.
+    /// The k for which a row of a rescaled block was divided by 2^k, if the layer normalises it; 0 if it does not.
     pub(super) fn power(&self, column: usize, buffers: &mut Buffers<A>) -> i32 {
         let row = self.rows.row(column - self.door.first);
         if self.door.normalised {

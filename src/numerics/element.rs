@@ -1,4 +1,4 @@
-//! The element types as the driver sees them.
+//! The element types as the arithmetic here sees them.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -12,10 +12,10 @@ use super::exp;
 pub(crate) trait Element: num_traits::Float + NdFloat + Default {
     /// Rows that are divided by their norm must be at least this long, or their gradient may not be representable.
     const MIN_NORM: f64;
-    /// A class weight whose norm lies outside 2^±this is scaled by a power of two before it is normalised.
+    /// A class weight that is to be normalised is scaled by a power of two first if its norm lies outside 2^±this.
     const NORM_WINDOW: i32;
-    /// Class weights that are not normalised are scaled down if they are longer than 2^this, together with their block: the
-    /// longest for which a block of them, times exponentials, still has a sum.
+    /// A block of class weights that are not normalised is scaled by a power of two if one of them is longer than 2^this. Up
+    /// to this length a sum over a run of them, times exponentials, is a number.
     const LONGEST: i32;
     /// How far a row's largest logit may rise above the shift of its exponentials before the shift follows.
     const SHIFT_SLACK: Self;
@@ -24,7 +24,7 @@ pub(crate) trait Element: num_traits::Float + NdFloat + Default {
     const MAX_EXPONENT: i32;
     /// Powers of two up to 2^±this are numbers of this type.
     const NORMAL_POWER: i32;
-    /// Whether sums in `f64` keep what their rounding leaves over.
+    /// Whether order-free sums keep what their rounding leaves over.
     const KEEPS_RESTS: bool;
 
     fn widen(self) -> f64;

@@ -1,8 +1,8 @@
 //! The exponential, as straight-line code that the compiler turns into vector instructions.
 //!
 //! `e^x = 2^n · e^r` with n the nearest integer to x/ln 2 and r the rest, |r| ≤ ln 2/2, by a polynomial. Within 2 ulp,
-//! subnormal results included (`tests` below measure it), for what a shifted logit can be: nothing is ever far above its
-//! shift, so there is no case for arguments that overflow.
+//! subnormal results included (`tests` below measure it). There is no case for arguments that overflow: a logit far above its
+//! shift is found by the comparison beside the exponential, whose result is then thrown away.
 
 /// `e^x` for x ≤ 65, −∞ included: 0 below ≈ −104.
 #[inline(always)]

@@ -26,8 +26,8 @@ impl<'a> OrderFree<'a> {
         Self { sums, rests }
     }
 
-    /// Adds `factor · term` to each sum, with one factor for each row. These, and the sums, are at most 1, and may exceed it
-    /// by rounding.
+    /// Adds `factor · term` to each sum, with one factor for each row. Neither the products nor the sums may exceed 1 by more
+    /// than rounding.
     #[inline(always)]
     pub(crate) fn add<A: Element>(&mut self, factors: &[f64], terms: &[A]) {
         let dim = terms.len() / factors.len().max(1);
