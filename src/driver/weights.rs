@@ -22,7 +22,7 @@ pub(super) struct Door {
     pub(super) first: usize,
     /// Whether the layer normalises them.
     pub(super) normalised: bool,
-    /// The longest feature, if features keep their length where weights do not; 0 else.
+    /// The longest feature, in the layer that normalises the weights alone; 0 in the others.
     pub(super) longest_feature: f64,
 }
 
