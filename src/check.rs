@@ -120,9 +120,9 @@ pub(crate) fn reduce<A: Float>(
     }
     let sum_of = |unit: f64| -> f64 {
         let terms = coefficients.iter().zip(&losses);
-        terms
-            .map(|(coefficient, loss)| coefficient * unit * loss)
-            .sum()
+        let terms = terms.map(|(coefficient, loss)| coefficient * unit * loss);
+        // From 0, for the sum of nothing is −0 otherwise.
+        terms.fold(0.0, |sum, term| sum + term)
     };
     let mut sum = sum_of(1.0);
     if !sum.is_finite() {

@@ -84,7 +84,7 @@ pub struct Evaluation<A> {
     pub grad_features: Array2<A>,
     /// ∂L/∂W, C×d: what trains the class weights (for [`CenterLoss`](crate::CenterLoss), the centers).
     pub grad_weights: Array2<A>,
-    /// The gradients of the loss's own learnables, in the order of [`MarginLoss::learnables`].
+    /// The gradients of the loss's own learnables, in the order of [`MarginLoss::learnables`](crate::MarginLoss::learnables).
     pub grad_learnables: Array1<A>,
     /// ∂L/∂c, C×d, of [`JointLoss`](crate::JointLoss); 0×0 for every other loss.
     pub grad_centers: Array2<A>,
@@ -92,7 +92,7 @@ pub struct Evaluation<A> {
 }
 
 impl<A: Copy + Default> Evaluation<A> {
-    /// An empty evaluation, to be filled by [`MarginLoss::evaluate_into`].
+    /// An empty evaluation, to be filled by [`MarginLoss::evaluate_into`](crate::MarginLoss::evaluate_into).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -101,8 +101,8 @@ impl<A: Copy + Default> Evaluation<A> {
     /// An empty evaluation whose working memory, beyond inputs and outputs, stays below `bytes`.
     ///
     /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice; with still less,
-    /// fewer threads work. The results have the same bits. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of class weights that are not
-    /// row-major, one for each thread, come on top.
+    /// fewer threads work. The results have the same bits. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of
+    /// class weights that are not row-major, one for each thread, come on top.
     ///
     /// # Examples
     ///
@@ -137,7 +137,8 @@ impl<A: Copy + Default> Evaluation<A> {
     }
 }
 
-/// One block of classes, with the complete gradient of their weights, as [`MarginLoss::evaluate_streamed`] hands it out.
+/// One block of classes, with the complete gradient of their weights, as
+/// [`MarginLoss::evaluate_streamed`](crate::MarginLoss::evaluate_streamed) hands it out.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ClassBlock<'a, A> {

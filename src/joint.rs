@@ -123,7 +123,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
             // The sum may overflow. That has to be found before anything is written, so the classifier evaluates once more,
             // aside.
             let weights = request.weights();
-            let mut aside = Evaluation::new();
+            let mut aside = Evaluation::with_scratch_limit(request.evaluation.scratch.limit());
             self.classifier.run(Request {
                 features,
                 wanted: if request.wants_gradients() {

@@ -329,6 +329,12 @@ impl Negatives {
         (b.abs() + 2.0 * d.abs() + 3.0 * e.abs()).max(1.0)
     }
 
+    /// A bound of what becomes of a cosine.
+    pub(crate) fn largest(self) -> f64 {
+        let changed: f64 = self.polynomial.iter().map(|c| c.abs()).sum();
+        changed.max(1.0)
+    }
+
     /// Whether all coefficients are finite, and the threshold is a number.
     pub(crate) fn is_finite(self) -> bool {
         self.polynomial.iter().all(|c| c.is_finite()) && !self.threshold.is_nan()

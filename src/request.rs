@@ -143,11 +143,11 @@ impl<A: num_traits::Float> Request<'_, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] if a loss is not finite; nothing has been written then.
+    /// [`Error::Overflow`] or [`Error::BatchOverflow`] if a loss or a gradient is not finite; nothing has been written then.
     ///
     /// # Panics
     ///
-    /// If gradients are wanted and have another shape.
+    /// If there is not one loss for each row, and if gradients are wanted and have another shape.
     #[track_caller]
     pub fn answer(
         self,
@@ -159,7 +159,25 @@ impl<A: num_traits::Float> Request<'_, A> {
         A: Default,
     {
         let coefficients = self.coefficients();
+        let row_losses: Vec<f64> = row_losses.into_iter().collect();
+        assert_eq!(
+            row_losses.len(),
+            coefficients.len(),
+            "the number of row losses"
+        );
         let (loss, row_losses) = check::reduce(&coefficients, row_losses.into_iter())?;
+        if self.wants_gradients() {
+            for (gradient, argument) in [
+                (&grad_features, Argument::Features),
+                (&grad_weights, Argument::ClassWeights),
+            ] {
+                let mut rows = gradient.outer_iter();
+                let bad = rows.position(|row| row.iter().any(|entry| !entry.is_finite()));
+                if let Some(row) = bad {
+                    return Err(Error::overflow("gradient", argument, row));
+                }
+            }
+        }
         let none = || Array1::from_elem(coefficients.len(), A::zero());
         let forward = Forward {
             loss,

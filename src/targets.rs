@@ -30,10 +30,10 @@ pub enum Reduction {
     Mean,
     /// `Σ rᵢ ℓᵢ`.
     Sum,
-    /// The rows are left apart: [`Forward::row_losses`] is the result, and the caller reduces it.
+    /// The rows are left apart: [`Forward::row_losses`](crate::Forward::row_losses) is the result, and the caller reduces it.
     ///
     /// The row weights are then the upstream gradient `∂/∂ℓᵢ` of whatever the caller makes of the rows, so they may have
-    /// either sign. The gradients, and [`Forward::loss`], are those of `Σ rᵢ ℓᵢ`.
+    /// either sign. The gradients, and [`Forward::loss`](crate::Forward::loss), are those of `Σ rᵢ ℓᵢ`.
     None,
 }
 

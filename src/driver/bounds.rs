@@ -15,7 +15,9 @@ pub(super) fn check_logits<A: Element>(
     weights: &Lengths,
 ) -> Result<(), Error> {
     let length = match batch.head.layer {
-        Layer::Cosine { .. } => return Ok(()),
+        Layer::Cosine { .. } if batch.head.constants.is_none() => return Ok(()),
+        // Beside a constant, the bound of a scaled cosine does not count.
+        Layer::Cosine { .. } => 0.0,
         // Blocks of longer weights are scaled to norms below 2.
         Layer::UnitWeights => 2.0,
         Layer::Linear => weights.longest,

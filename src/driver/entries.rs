@@ -165,15 +165,17 @@ impl<A: Element> Row<'_, A> {
         }
         sum.largest = larger(sum.largest, found.largest);
         if found.total > 0.0 {
-            sum.total += found.total;
-            let share = found.total / sum.total;
+            let total = sum.total + found.total;
+            // Means of what is not negative, without a difference: a bound must not cancel.
+            let (before, now) = (sum.total / total, found.total / total);
             if !self.columns.lengths.is_empty() {
                 let length = found.lengths / found.total * unit;
-                sum.length += share * (length - sum.length);
+                sum.length = before * sum.length + now * length;
             }
             if self.changed.is_some() {
-                sum.mean += share * (found.values / found.total - sum.mean);
+                sum.mean = before * sum.mean + now * (found.values / found.total);
             }
+            sum.total = total;
         }
     }
 

@@ -415,7 +415,11 @@ impl<'a, A: Element> Underway<'a, A> {
         let plan = &self.batch.plan;
         // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
         let bound = self.bounds.weights.max(f64::from_bits(1));
-        let boost = A::MAX_EXPONENT - binary_exponent(bound);
+        let mut boost = A::MAX_EXPONENT - binary_exponent(bound);
+        if self.batch.head.smoothing != 0.0 {
+            // Its uniform term is multiplied by 2^boost at once.
+            boost = boost.min(1000);
+        }
         let mut totals = Pieces::over(&mut *self.totals);
         let mut rests = Pieces::over(&mut *self.rests);
         let back = WayBack {

@@ -280,14 +280,14 @@ impl Sizes {
             self.factors,
             self.exponentials,
             self.shifts,
-            self.lanes * lane,
+            self.lanes.saturating_mul(lane),
         ];
         buffers.into_iter().fold(0, usize::saturating_add)
     }
 
     /// Numbers in `f64`.
     pub(super) fn doubles(&self) -> usize {
-        self.totals + self.rests + self.lanes * self.wide_run
+        self.totals + self.rests + self.lanes.saturating_mul(self.wide_run)
     }
 
     fn bytes<A>(&self) -> usize {

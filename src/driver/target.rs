@@ -16,6 +16,7 @@ use crate::numerics::{
 };
 
 use super::entries::Changed;
+use super::weights::product_limit;
 use super::{Head, Layer};
 
 /// What is known of one row's target before any other class has been looked at.
@@ -218,6 +219,10 @@ impl<A: Element> RowTarget<A> {
                 _ => target.feature_norm(),
             };
             self.negative_slope = negatives.steepest();
+            // The least of the largest is 1, so the product is a number.
+            if scale * negatives.largest() > product_limit::<A>() {
+                return Err(Error::overflow("logit", Argument::Features, target.row()));
+            }
             self.changed = Some(Changed {
                 above: A::narrow(scale * negatives.threshold()),
                 // Of z = s c: the coefficient of zⁿ is divided by sⁿ⁻¹.

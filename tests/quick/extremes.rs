@@ -2,7 +2,7 @@
 //!
 //! With one dimension and features of 1 the class weights are the logits, exactly.
 
-use margin_losses::{Evaluation, Float, MarginLoss, Reduction, SoftmaxLoss, Targets};
+use margin_losses::{Error, Evaluation, Float, MarginLoss, Reduction, SoftmaxLoss, Targets};
 use ndarray::{Array2, array};
 
 use crate::support::{Batch, SplitMix, assert_close, every_loss, narrow, truth, wide, widen};
@@ -167,4 +167,24 @@ fn rows_of_any_length_in_f64() {
 #[test]
 fn rows_of_any_length_in_f32() {
     mixed_lengths::<f32>(1e-5);
+}
+
+/// A mean length of the class weights, which bounds ∂X, cancelled between a long block without a share and short ones: ∂X was
+/// infinite, and said to be right.
+#[test]
+fn long_weights_beside_a_block_of_zeros() -> Result<(), Error> {
+    let features = array![[4e-29_f32]];
+    let mut weights = Array2::<f32>::zeros((10_240, 1));
+    weights.slice_mut(ndarray::s![..512, ..]).fill(-1e30);
+    let out =
+        SoftmaxLoss::new().evaluate(features.view(), weights.view(), &Targets::new(&[10_239]))?;
+    // 512 classes at e^−40 each, against 9,728 at 1.
+    let share = 512.0 * (-40.0_f64).exp();
+    let expected = -1e30 * share / (share + 9_728.0);
+    let found = f64::from(out.grad_features[[0, 0]]);
+    assert!(
+        (found / expected - 1.0).abs() < 1e-5,
+        "{found:e}, not {expected:e}"
+    );
+    Ok(())
 }

@@ -2,10 +2,10 @@
 //! Each against central differences in `f64`, to 1e-7, and through every path with the same bits.
 
 use margin_losses::{
-    Angle, ClassBlock, Error, Evaluation, Margin, MarginLoss, MarginSoftmax, Negatives, Target,
-    TargetLogit, Targets,
+    Angle, Argument, ClassBlock, Error, Evaluation, Margin, MarginLoss, MarginSoftmax, Negatives,
+    Target, TargetLogit, Targets,
 };
-use ndarray::{Array2, Zip};
+use ndarray::{Array2, Zip, array};
 use rayon::ThreadPoolBuilder;
 
 use crate::support::{Batch, LAYOUTS, Snapshot, bits, check_gradient};
@@ -328,4 +328,29 @@ fn the_scale_of_a_margin_is_not_dropped() -> Result<(), Error> {
             < 1.0
     );
     Ok(())
+}
+
+/// Negatives that a margin makes larger than any number are refused, and not forgotten.
+#[test]
+fn negatives_that_are_too_large() {
+    #[derive(Debug)]
+    struct Huge;
+    impl Margin for Huge {
+        fn target_logit(&self, target: &Target) -> TargetLogit {
+            TargetLogit::from_cosine_slope(target.cos(), 1.0, target.angle())
+        }
+
+        fn negatives(&self, _: &Target) -> Negatives {
+            Negatives::above(0.0, [0.0, 1e38, 0.0, 0.0])
+        }
+    }
+    let loss = MarginSoftmax::new(Huge, 64.0).expect("in range");
+    let (x, w) = (array![[1.0_f32, 0.5]], array![[1.0_f32, 0.0], [0.9, 0.6]]);
+    let refused = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]));
+    let expected = Error::Overflow {
+        quantity: "logit",
+        argument: Argument::Features,
+        row: 0,
+    };
+    assert_eq!(refused.map(drop), Err(expected));
 }

@@ -1,7 +1,7 @@
 //! Arguments that are wrong, or that ask for nothing: rows 10 to 12.
 
-use margin_losses::{Error, Float, MarginLoss, Reduction, Targets};
-use ndarray::{Array2, Axis};
+use margin_losses::{Error, Float, MarginLoss, NormFace, Reduction, Targets};
+use ndarray::{Array2, Axis, array};
 
 use super::{assert_finite, in_both_types};
 use crate::support::refusal::{CLASSES, DIMENSION, ROWS, assert_refused, for_every_loss, good};
@@ -161,4 +161,31 @@ fn nothing<A: Float>(case: &Case<'_, A>) {
 #[test]
 fn row_12_empty_batches() {
     for_every_loss(nothing, nothing);
+}
+
+/// A label of −1 is said to be −1, whatever the integers.
+#[test]
+fn row_10_a_negative_label_reads_as_it_was_given() -> Result<(), Error> {
+    let (x, w) = (
+        array![[1.0_f32, 2.0], [0.5, 0.1]],
+        array![[0.0_f32, 1.0], [1.0, 0.0]],
+    );
+    let signed = array![1_i64, -1];
+    let loss = NormFace::new(4.0)?;
+    let refused = loss.forward(x.view(), w.view(), &Targets::new(&signed));
+    assert_eq!(
+        refused.map(drop).map_err(|error| error.to_string()),
+        Err("labels row 1 is -1, but there are 2 classes".to_owned())
+    );
+    let expected = loss.forward(x.view(), w.view(), &Targets::new(&[1_usize, 0]))?;
+    let strided = array![[1_u8, 7], [0, 7]];
+    assert_eq!(
+        loss.forward(x.view(), w.view(), &Targets::new(strided.column(0)))?,
+        expected
+    );
+    assert_eq!(
+        loss.forward(x.view(), w.view(), &Targets::new(&vec![1_i16, 0]))?,
+        expected
+    );
+    Ok(())
 }
