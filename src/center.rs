@@ -280,14 +280,10 @@ impl<A> Term<A> {
                 *out = A::narrow(sum);
             }
         }
-        let bad = |array: &Array2<A>| {
-            let mut rows = array.outer_iter();
-            rows.position(|row| row.iter().any(|entry| !entry.is_finite()))
-        };
-        if let Some(row) = bad(&grad_features) {
+        if let Some(row) = check::first_not_finite(grad_features.view()) {
             return Err(Error::overflow("gradient", Argument::Features, row));
         }
-        if let Some(index) = bad(&grad_centers) {
+        if let Some(index) = check::first_not_finite(grad_centers.view()) {
             return Err(Error::overflow("gradient", argument, classes.labels[index]));
         }
         Ok(Self {
@@ -396,8 +392,7 @@ fn half_square<A: Element>(x: ArrayView1<'_, A>, c: ArrayView1<'_, A>, factor: f
 }
 
 fn check_finite<A: Element>(rows: ArrayView2<'_, A>, argument: Argument) -> Result<(), Error> {
-    let bad = |row: ArrayView1<'_, A>| row.iter().any(|entry| !entry.is_finite());
-    match rows.outer_iter().position(bad) {
+    match check::first_not_finite(rows) {
         None => Ok(()),
         Some(row) => Err(Error::NonFinite { argument, row }),
     }

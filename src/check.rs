@@ -135,3 +135,9 @@ pub(crate) fn reduce<A: Float>(
         _ => Err(Error::BatchOverflow { quantity: "loss" }),
     }
 }
+
+/// The first row with an entry that is not finite.
+pub(crate) fn first_not_finite<A: Float>(rows: ArrayView2<'_, A>) -> Option<usize> {
+    let mut rows = rows.outer_iter();
+    rows.position(|row| row.iter().any(|entry| !entry.is_finite()))
+}

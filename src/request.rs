@@ -171,9 +171,7 @@ impl<A: num_traits::Float> Request<'_, A> {
                 (&grad_features, Argument::Features),
                 (&grad_weights, Argument::ClassWeights),
             ] {
-                let mut rows = gradient.outer_iter();
-                let bad = rows.position(|row| row.iter().any(|entry| !entry.is_finite()));
-                if let Some(row) = bad {
+                if let Some(row) = check::first_not_finite(gradient.view()) {
                     return Err(Error::overflow("gradient", argument, row));
                 }
             }

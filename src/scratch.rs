@@ -121,4 +121,9 @@ impl<'a, T> Pieces<'a, T> {
         self.0 = rest;
         piece
     }
+
+    /// The next `len` entries, or none if they are not wanted.
+    pub(crate) fn take_if(&mut self, wanted: bool, len: usize) -> &'a mut [T] {
+        self.take(if wanted { len } else { 0 })
+    }
 }

@@ -102,7 +102,7 @@ pub(super) fn surely_finite<A: Element>(
         if !(whole <= limit && coefficient * whole <= limit) {
             return false;
         }
-        if let (Learns::Scale, Layer::Cosine { scale }) = (batch.head.learns, batch.head.layer) {
+        if let Some(scale) = batch.head.learned_scale() {
             let others = scale_by_power(1.01, row.exponent) + row.mean.abs() / scale;
             let psi = (target.logit - target.constant) / scale;
             scale_bound += coefficient * (others + (row.pull * psi).abs());

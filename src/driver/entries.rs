@@ -359,6 +359,6 @@ impl<A: Element, const N: usize> Lanes<A, N> {
 
 /// The larger of two numbers; the first, if one of them is NaN.
 #[inline(always)]
-pub(super) fn larger<A: PartialOrd>(a: A, b: A) -> A {
+fn larger<A: PartialOrd>(a: A, b: A) -> A {
     if b > a { b } else { a }
 }

@@ -55,12 +55,13 @@ impl<A: Element> WayBack<'_, '_, A> {
         let plan = &self.batch.plan;
         let wanted = !out.weights.is_empty();
         let mut rows = Pieces::over(out.weights);
-        let mut constants = self.constants(out.constants);
+        let with_constants = !out.constants.is_empty();
+        let mut constants = Pieces::over(out.constants);
         let tasks = plan.runs().map(|run| {
             let columns = plan.columns_of(&run).len();
             let out = ClassGradient {
-                weights: rows.take(if wanted { columns * plan.dim } else { 0 }),
-                constants: constants.take(columns),
+                weights: rows.take_if(wanted, columns * plan.dim),
+                constants: constants.take_if(with_constants, columns / plan.group),
             };
             (run, out)
         });
@@ -80,13 +81,17 @@ impl<A: Element> WayBack<'_, '_, A> {
         update: &mut dyn FnMut(ClassBlock<'_, A>),
     ) {
         let plan = &self.batch.plan;
-        let mut constants = self.constants(constants);
+        let with_constants = !constants.is_empty();
+        let mut constants = Pieces::over(constants);
         let runs: Vec<_> = plan.runs().collect();
         for runs in runs.chunks(lanes.len()) {
             let tasks: Vec<_> = runs
                 .iter()
                 .zip(&mut *lanes)
-                .map(|(run, lane)| (run, lane, constants.take(plan.columns_of(run).len())))
+                .map(|(run, lane)| {
+                    let classes = plan.columns_of(run).len() / plan.group;
+                    (run, lane, constants.take_if(with_constants, classes))
+                })
                 .collect();
             let weights = door.over(rows.view());
             parallel::for_each(tasks, |(run, lane, constants)| {
@@ -150,15 +155,6 @@ impl<A: Element> WayBack<'_, '_, A> {
         match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some((row, argument)) => Err(Error::overflow("gradient", argument, row)),
-        }
-    }
-
-    /// Room for one number for each column, or for none.
-    fn constants<'c>(&self, constants: &'c mut [A]) -> Constants<'c, A> {
-        Constants {
-            group: self.batch.plan.group,
-            wanted: !constants.is_empty(),
-            pieces: Pieces::over(constants),
         }
     }
 
@@ -253,7 +249,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         let (plan, columns) = (&batch.plan, batch.plan.block(index));
         let own = plan.own_columns().start;
         let factors = &opened.factors[columns.start - own..columns.end - own];
-        if batch.head.has_cosines() {
+        if batch.head.normalises_weights() {
             for (sum, factor) in sums.iter_mut().zip(factors) {
                 *sum /= factor.widen();
             }
@@ -344,20 +340,6 @@ impl<A: Element> WayBack<'_, '_, A> {
     }
 }
 
-/// The constants' gradient, dealt out by columns.
-struct Constants<'a, A> {
-    group: usize,
-    wanted: bool,
-    pieces: Pieces<'a, A>,
-}
-
-impl<'a, A> Constants<'a, A> {
-    fn take(&mut self, columns: usize) -> &'a mut [A] {
-        let classes = columns / self.group;
-        self.pieces.take(if self.wanted { classes } else { 0 })
-    }
-}
-
 /// Ends a group of tiles: moves `narrow` into `wide`, and back again if it is the last.
 fn widen<A: Element>(narrow: &mut [A], wide: &mut [f64], adds: bool, last: bool) {
     for (narrow, wide) in narrow.iter_mut().zip(wide) {
@@ -435,20 +417,12 @@ impl<A: Element> BlockProducts<'_, '_, '_, '_, A> {
         let batch = self.back.batch;
         let first = batch.plan.own_columns().start;
         let own = self.columns.start - first..self.columns.end - first;
-        lane.set_constants(batch.head, self.columns);
+        lane.set_columns(batch.head, self.columns);
         let size = self.tile.len() * self.columns.len();
-        let lengths = vec![
-            A::zero();
-            if batch.head.normalises_weights() {
-                0
-            } else {
-                own.len()
-            }
-        ];
         let columns = Columns {
             factors: &self.back.opened.factors[own],
             constants: &lane.constants,
-            lengths: &lengths,
+            lengths: &lane.lengths,
         };
         let products = &mut lane.tile[..size];
         batch.products(self.tile, self.columns, block.rows, &columns, products);

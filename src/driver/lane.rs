@@ -8,9 +8,9 @@ use crate::error::Error;
 use crate::numerics::Element;
 use crate::scratch::Pieces;
 
+use super::Head;
 use super::plan::Plan;
 use super::weights::{Buffers, Scanned, Weights};
-use super::{Head, Layer};
 
 /// The memory of one lane.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ impl<'a, A: Element> Lane<'a, A> {
             .collect()
     }
 
-    /// Writes the constants of some columns.
-    pub(super) fn set_constants(&mut self, head: &Head<'_>, columns: &Range<usize>) {
+    /// Writes the constants of some columns, and makes room for the lengths of their weights, if those are not normalised.
+    pub(super) fn set_columns(&mut self, head: &Head<'_>, columns: &Range<usize>) {
         self.constants.clear();
         match head.constants {
             None => self.constants.resize(columns.len(), A::zero()),
@@ -75,6 +75,12 @@ impl<'a, A: Element> Lane<'a, A> {
                     .extend(classes.map(|class| A::narrow(constants[class])));
             }
         }
+        let lengths = if head.normalises_weights() {
+            0
+        } else {
+            columns.len()
+        };
+        self.lengths.resize(lengths, A::zero());
     }
 
     /// Finds out everything about a block of class weights that its products need.
@@ -85,10 +91,7 @@ impl<'a, A: Element> Lane<'a, A> {
         columns: &Range<usize>,
         factors: &mut [A],
     ) -> Result<Scanned, Error> {
-        self.set_constants(head, columns);
-        let linear = matches!(head.layer, Layer::Linear);
-        let lengths = if linear { columns.len() } else { 0 };
-        self.lengths.resize(lengths, A::zero());
+        self.set_columns(head, columns);
         Arch::new().dispatch(Scan {
             weights,
             columns,

@@ -127,8 +127,12 @@ impl<'a> Head<'a> {
         !matches!(self.layer, Layer::Linear)
     }
 
-    fn has_cosines(&self) -> bool {
-        self.normalises_weights()
+    /// s, if the loss learns it.
+    fn learned_scale(&self) -> Option<f64> {
+        match (self.learns, self.layer) {
+            (Learns::Scale, Layer::Cosine { scale }) => Some(scale),
+            _ => None,
+        }
     }
 
     /// A margin needs the angle, and so a feature that has one.
@@ -378,7 +382,7 @@ impl<'a, A: Element> Underway<'a, A> {
         let features = shaped(out.features, (n, dim));
         self.end_totals();
         let cosines = self.batch.write_gradient(rows, self.totals, features);
-        if let (Learns::Scale, Layer::Cosine { scale }) = (head.learns, head.layer) {
+        if let Some(scale) = head.learned_scale() {
             let gradient = self.batch.scale_gradient(scale, rows, &cosines);
             *out.learnables = Array1::from_elem(1, A::narrow(gradient));
         }
@@ -399,7 +403,7 @@ impl<'a, A: Element> Underway<'a, A> {
         if let Some(entry) = features.iter().position(|entry| !entry.is_finite()) {
             return Err(Error::overflow("gradient", Argument::Features, entry / dim));
         }
-        if let (Learns::Scale, Layer::Cosine { scale }) = (head.learns, head.layer) {
+        if let Some(scale) = head.learned_scale() {
             let gradient = self.batch.scale_gradient(scale, rows, &cosines);
             if !A::narrow(gradient).is_finite() {
                 return Err(Error::BatchOverflow {
@@ -432,12 +436,9 @@ impl<'a, A: Element> Underway<'a, A> {
             totals: plan
                 .tiles()
                 .map(|rows| {
-                    let rests = rests.take(if A::KEEPS_RESTS {
-                        rows.len() * plan.dim
-                    } else {
-                        0
-                    });
-                    Mutex::new(OrderFree::over(totals.take(rows.len() * plan.dim), rests))
+                    let size = rows.len() * plan.dim;
+                    let rests = rests.take_if(A::KEEPS_RESTS, size);
+                    Mutex::new(OrderFree::over(totals.take(size), rests))
                 })
                 .collect(),
         };

@@ -64,17 +64,16 @@ impl<A: Element> Opened<'_, A> {
         let mut shifts = Pieces::over(&mut *self.shifts);
         let mut kept = Pieces::over(&mut *self.kept);
         let mut direction_pieces = Pieces::over(&mut directions);
+        let gradients = plan.aim != Aim::Loss;
         let tasks = plan.segments().zip(&mut found).map(|(segment, found)| {
             let blocks = plan.segment(segment);
             let columns = plan.columns_of(&blocks).len();
-            let only = |wanted: bool, size: usize| if wanted { size } else { 0 };
-            let way_back = plan.aim != Aim::Loss;
             Segment {
                 factors: Pieces::over(factors.take(columns)),
                 rescaled: rescaled.take(blocks.len()),
                 sums: sums.take(plan.rows),
-                shifts: Pieces::over(shifts.take(only(way_back, blocks.len() * plan.rows))),
-                kept: Pieces::over(kept.take(only(plan.keeps, columns * plan.rows))),
+                shifts: Pieces::over(shifts.take_if(gradients, blocks.len() * plan.rows)),
+                kept: Pieces::over(kept.take_if(plan.keeps, columns * plan.rows)),
                 direction: direction_pieces.take(dim),
                 found,
                 blocks,
@@ -128,14 +127,8 @@ impl<A: Element> Segment<'_, A> {
             } = lane.scan(batch.head, weights, &columns, factors)?;
             lengths = lengths.and(own);
             self.rescaled[index] = rescaled;
-            let shifts = self
-                .shifts
-                .take(if plan.aim == Aim::Loss { 0 } else { plan.rows });
-            let kept = self.kept.take(if plan.keeps {
-                plan.rows * columns.len()
-            } else {
-                0
-            });
+            let shifts = self.shifts.take_if(plan.aim != Aim::Loss, plan.rows);
+            let kept = self.kept.take_if(plan.keeps, plan.rows * columns.len());
             self.block(
                 batch,
                 weights,
@@ -194,11 +187,7 @@ impl<A: Element> Segment<'_, A> {
                 link: batch.head.link,
                 changed: batch.changed(&rows),
                 products,
-                out: kept.take(if batch.plan.keeps {
-                    rows.len() * width
-                } else {
-                    0
-                }),
+                out: kept.take_if(batch.plan.keeps, rows.len() * width),
                 rows: Rows::Open { sums, unit },
             });
             if !shifts.is_empty() {

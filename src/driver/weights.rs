@@ -13,8 +13,6 @@ use crate::numerics::{
     scale_by_power,
 };
 
-use super::entries::larger;
-
 /// How class weights are brought into the products.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Door {
@@ -329,7 +327,7 @@ pub(super) fn keep_winners<A: Element>(
         let mut largest = logit(0);
         for k in 1..group {
             let next = logit(k);
-            if larger(largest, next) > largest {
+            if next > largest {
                 (best, largest) = (k, next);
             }
         }
