@@ -40,6 +40,7 @@ pub mod choosing {}
 /// [`CosFace`]: crate::CosFace
 /// [`Error::EmptyBatch`]: crate::Error::EmptyBatch
 /// [`Error::ZeroNorm`]: crate::Error::ZeroNorm
+/// [`Error::ZeroWeights`]: crate::Error::ZeroWeights
 /// [`JointLoss`]: crate::JointLoss
 /// [`LinearTail`]: crate::PastPi::LinearTail
 /// [`Margin`]: crate::Margin
@@ -57,6 +58,7 @@ pub mod pytorch {}
 /// [`Evaluation`]: crate::Evaluation
 /// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
 /// [`Targets`]: crate::Targets
+/// [`Targets::labels`]: crate::Targets::labels
 /// [`evaluate_into`]: crate::MarginLoss::evaluate_into
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
 /// [choosing]: crate::_documentation::choosing

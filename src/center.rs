@@ -3,6 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::check;
+use crate::counted::Counted;
 use crate::error::{Argument, Error, parameter};
 use crate::evaluation::{Evaluation, Forward};
 use crate::float::{Float, sealed::TOKEN};
@@ -92,9 +93,12 @@ impl CenterLoss {
     /// c_j \leftarrow c_j - \alpha\, \frac{\sum_{i:\, y_i = j} (c_j - x_i)}{1 + n_j}
     /// ```
     ///
-    /// Classes that are absent from the batch keep their bits. Neither λ, nor the reduction, nor row weights enter: this is
+    /// Classes that are absent from the batch keep their bits. Neither λ, nor the reduction, nor weights enter: this is
     /// not a gradient step but a moving average, at the rate α n/(1 + n), towards the mean of the class in the batch. The
     /// paper uses α = 0.5.
+    ///
+    /// Rows that the labels [ignore](Labels::with_ignored_label) are not looked at, and move no center; a row of weight 0 does.
+    /// [`Targets::labels`] takes the rule along: `update_centers(centers, features, targets.labels(), alpha)`.
     ///
     /// # Errors
     ///
@@ -118,6 +122,21 @@ impl<A: Float> MarginLoss<A> for CenterLoss {
 
 /// The step of [`CenterLoss::update_centers`].
 pub(crate) fn update<A: Element>(
+    centers: ArrayViewMut2<'_, A>,
+    features: ArrayView2<'_, A>,
+    labels: Labels<'_>,
+    alpha: f64,
+) -> Result<(), Error> {
+    let Some(counted) = Counted::of(labels, features.nrows())? else {
+        return step(centers, features, labels, alpha);
+    };
+    let (features, rows) = (counted.features(features), counted.rows_of(labels));
+    step(centers, features.view(), labels.of_rows(&rows), alpha)
+        .map_err(|error| counted.in_batch(error))
+}
+
+/// The same, of a batch whose rows all count.
+fn step<A: Element>(
     mut centers: ArrayViewMut2<'_, A>,
     features: ArrayView2<'_, A>,
     labels: Labels<'_>,
@@ -293,6 +312,7 @@ impl<A> Term<A> {
                 row_losses: row_losses.into(),
                 target_cosines: rows().map(|(x, c)| cosine(x, c)).collect(),
                 correct: Array1::default(0),
+                ignored: Array1::default(0),
             },
             grad_features,
             classes: classes.labels,

@@ -6,8 +6,8 @@ use num_traits::Float;
 use crate::error::{Argument, Error};
 use crate::targets::{Labels, Reduction, Targets};
 
-/// Shapes, labels and row weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says,
-/// `group` of them for each class.
+/// Shapes, labels and weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says, `group`
+/// of them for each class.
 pub(crate) fn batch<A: Float>(
     features: ArrayView2<'_, A>,
     rows: ArrayView2<'_, A>,
@@ -15,33 +15,75 @@ pub(crate) fn batch<A: Float>(
     group: usize,
     targets: &Targets<'_, A>,
 ) -> Result<Vec<usize>, Error> {
+    let classes = rows.nrows() / group;
     let labels = labels(features, rows, argument, group, targets.labels())?;
-    let rows = features.nrows();
-    if rows == 0 && targets.reduction() == Reduction::Mean {
+    let divisor = match targets.reduction() {
+        Reduction::Mean | Reduction::WeightedMean => Some(labels.len()),
+        Reduction::BatchMean => Some(targets.labels().batch()),
+        Reduction::Sum | Reduction::None => None,
+    };
+    if divisor == Some(0) {
         return Err(Error::EmptyBatch);
     }
-    let Some(row_weights) = targets.row_weights() else {
-        return Ok(labels);
-    };
-    if row_weights.len() != rows {
-        return Err(Error::RowCount {
-            argument: Argument::RowWeights,
-            expected: rows,
-            found: row_weights.len(),
-        });
+    if let Some(row_weights) = targets.row_weights() {
+        let either_sign = targets.reduction() == Reduction::None;
+        weights(row_weights, Argument::RowWeights, labels.len(), either_sign)?;
     }
-    for (row, &weight) in row_weights.iter().enumerate() {
-        if !weight.is_finite() {
-            return Err(Error::NonFinite {
-                argument: Argument::RowWeights,
-                row,
-            });
-        }
-        if weight < A::zero() && targets.reduction() != Reduction::None {
-            return Err(Error::NegativeWeight { row });
-        }
+    if let Some(label_weights) = targets.label_weights() {
+        weights(label_weights, Argument::LabelWeights, classes, false)?;
     }
+    products(targets)?;
     Ok(labels)
+}
+
+/// That an argument has as many rows as it must have.
+pub(crate) fn row_count(argument: Argument, expected: usize, found: usize) -> Result<(), Error> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Error::RowCount {
+            argument,
+            expected,
+            found,
+        })
+    }
+}
+
+/// That there are so many weights, all finite, and none negative unless that is allowed.
+fn weights<A: Float>(
+    weights: &[A],
+    argument: Argument,
+    expected: usize,
+    either_sign: bool,
+) -> Result<(), Error> {
+    row_count(argument, expected, weights.len())?;
+    for (row, &weight) in weights.iter().enumerate() {
+        if !weight.is_finite() {
+            return Err(Error::NonFinite { argument, row });
+        }
+        if weight < A::zero() && !either_sign {
+            return Err(Error::NegativeWeight { argument, row });
+        }
+    }
+    Ok(())
+}
+
+/// That a row's weight times its label's is a number of the element type, and that a mean has a sum of them to divide by.
+fn products<A: Float>(targets: &Targets<'_, A>) -> Result<(), Error> {
+    let (rows, weighted) = (targets.labels().len(), targets.label_weights().is_some());
+    let by_sum = targets.reduction() == Reduction::WeightedMean;
+    if !weighted && !by_sum {
+        return Ok(());
+    }
+    let weights: Vec<f64> = (0..rows).map(|row| weight(targets, row)).collect();
+    let overflows = |&weight: &f64| !narrow::<A>(weight).is_finite();
+    if let Some(row) = weights.iter().position(overflows) {
+        return Err(Error::overflow("weight", Argument::RowWeights, row));
+    }
+    if by_sum && weights.iter().all(|&weight| weight == 0.0) {
+        return Err(Error::ZeroWeights);
+    }
+    Ok(())
 }
 
 /// Shapes and labels; the labels as classes.
@@ -72,13 +114,7 @@ pub(crate) fn labels<A>(
             group,
         });
     }
-    if labels.len() != batch {
-        return Err(Error::RowCount {
-            argument: Argument::Labels,
-            expected: batch,
-            found: labels.len(),
-        });
-    }
+    row_count(Argument::Labels, batch, labels.len())?;
     let classes = rows.nrows() / group;
     let class = |(row, label): (usize, i128)| match usize::try_from(label) {
         Ok(class) if class < classes => Ok(class),
@@ -91,20 +127,35 @@ pub(crate) fn labels<A>(
     labels.iter().enumerate().map(class).collect()
 }
 
-/// How much each row counts in the reduced loss: rᵢ/N under the mean, else rᵢ.
+/// The weight of a row times that of its label; no number if it has none.
+fn weight<A: Float>(targets: &Targets<'_, A>, row: usize) -> f64 {
+    let entry = |weights: &[A], index: Option<usize>| {
+        let weight = index.and_then(|index| weights.get(index)?.to_f64());
+        weight.unwrap_or(f64::NAN)
+    };
+    let of_row = |weights| entry(weights, Some(row));
+    let of_label = |weights| entry(weights, usize::try_from(targets.labels().get(row)).ok());
+    targets.row_weights().map_or(1.0, of_row) * targets.label_weights().map_or(1.0, of_label)
+}
+
+/// How much each row counts in the reduced loss: its weight, over the divisor of the mean.
 pub(crate) fn coefficients<A: Float>(targets: &Targets<'_, A>) -> Vec<f64> {
-    let rows = targets.labels().len();
-    let share = match targets.reduction() {
-        Reduction::Mean => 1.0 / rows as f64,
+    let labels = targets.labels();
+    let mut weights: Vec<f64> = (0..labels.len()).map(|row| weight(targets, row)).collect();
+    let divisor = match targets.reduction() {
+        Reduction::Mean => labels.len() as f64,
+        Reduction::BatchMean => labels.batch() as f64,
+        Reduction::WeightedMean => {
+            // Beside the largest, for their sum may leave the range of `f64`.
+            let largest = weights.iter().copied().fold(0.0, f64::max);
+            weights.iter_mut().for_each(|weight| *weight /= largest);
+            weights.iter().sum()
+        }
         Reduction::Sum | Reduction::None => 1.0,
     };
-    match targets.row_weights() {
-        None => vec![share; rows],
-        Some(weights) => weights
-            .iter()
-            .map(|weight| weight.to_f64().unwrap_or(f64::NAN) * share)
-            .collect(),
-    }
+    let share = 1.0 / divisor;
+    weights.iter_mut().for_each(|weight| *weight *= share);
+    weights
 }
 
 /// `Σ coefficientᵢ ℓᵢ`, and the rows' losses in the element type.
@@ -112,7 +163,6 @@ pub(crate) fn reduce<A: Float>(
     coefficients: &[f64],
     losses: impl Iterator<Item = f64>,
 ) -> Result<(A, Vec<A>), Error> {
-    let narrow = |value: f64| A::from(value).unwrap_or_else(A::nan);
     let losses: Vec<f64> = losses.collect();
     let row_losses: Vec<A> = losses.iter().map(|&loss| narrow(loss)).collect();
     if let Some(row) = row_losses.iter().position(|loss| !loss.is_finite()) {
@@ -130,10 +180,14 @@ pub(crate) fn reduce<A: Float>(
         const UNIT: f64 = 18_446_744_073_709_551_616.0; // 2^64
         sum = sum_of(1.0 / UNIT) * UNIT;
     }
-    match narrow(sum) {
+    match narrow::<A>(sum) {
         loss if loss.is_finite() => Ok((loss, row_losses)),
         _ => Err(Error::BatchOverflow { quantity: "loss" }),
     }
+}
+
+fn narrow<A: Float>(value: f64) -> A {
+    A::from(value).unwrap_or_else(A::nan)
 }
 
 /// The first row with an entry that is not finite.

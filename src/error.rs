@@ -16,6 +16,10 @@ pub enum Argument {
     Labels,
     /// The N row weights.
     RowWeights,
+    /// The N entries that say which rows are ignored.
+    IgnoredRows,
+    /// The C weights of the labels.
+    LabelWeights,
     /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss), or other constants of the logits.
     Bias,
 }
@@ -28,6 +32,8 @@ impl fmt::Display for Argument {
             Self::Centers => "centers",
             Self::Labels => "labels",
             Self::RowWeights => "row weights",
+            Self::IgnoredRows => "ignored rows",
+            Self::LabelWeights => "label weights",
             Self::Bias => "bias",
         })
     }
@@ -69,8 +75,10 @@ pub enum Error {
         /// How many it has.
         found: usize,
     },
-    /// The batch has no rows, and the mean of nothing is undefined.
+    /// The batch has no rows, or all are ignored, and the mean of nothing is undefined.
     EmptyBatch,
+    /// The weights of all rows are 0, and the reduction divides by their sum.
+    ZeroWeights,
     /// The class weights (or centers) have no rows.
     NoClasses,
     /// The features have no columns.
@@ -113,14 +121,16 @@ pub enum Error {
         /// The first such row.
         row: usize,
     },
-    /// A row weight is negative, and the reduction is a mean or a sum.
+    /// A row weight is negative, and the reduction is a mean or a sum; or the weight of a label is negative.
     NegativeWeight {
-        /// The row of the batch.
+        /// The argument: the row weights or the label weights.
+        argument: Argument,
+        /// The row of the batch, or the class.
         row: usize,
     },
     /// A quantity of this row is larger than the largest number of the element type.
     Overflow {
-        /// What overflows: `"norm"`, `"logit"`, `"loss"`, `"gradient"`, `"center"`.
+        /// What overflows: `"norm"`, `"logit"`, `"loss"`, `"gradient"`, `"center"`, or `"weight"`, of a row and its label.
         quantity: &'static str,
         /// The argument whose row leads there.
         argument: Argument,
@@ -214,7 +224,10 @@ impl fmt::Display for Error {
                 f,
                 "{argument}: {expected} columns expected, as in the features, {found} found"
             ),
-            Self::EmptyBatch => f.write_str("the batch is empty, and its mean is undefined"),
+            Self::EmptyBatch => f.write_str("the batch has no rows to take the mean of"),
+            Self::ZeroWeights => f.write_str(
+                "the weights of all rows are 0, and a mean cannot be divided by their sum",
+            ),
             Self::NoClasses => f.write_str("there are no classes"),
             Self::NoDimensions => f.write_str("features have no dimensions"),
             Self::SubCenters { rows, group } => write!(
@@ -236,7 +249,9 @@ impl fmt::Display for Error {
             Self::NormTooSmall { argument, row } => {
                 write!(f, "{argument} row {row} has a norm too small to divide by")
             }
-            Self::NegativeWeight { row } => write!(f, "row weights row {row} is negative"),
+            Self::NegativeWeight { argument, row } => {
+                write!(f, "{argument} row {row} is negative")
+            }
             Self::Overflow {
                 quantity,
                 argument,
@@ -306,6 +321,21 @@ impl Error {
             quantity,
             argument,
             row,
+        }
+    }
+
+    /// The row of the batch that the error names, if it names one.
+    pub(crate) fn batch_row(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::LabelOutOfRange { row, .. } | Self::MarginNotFinite { row, .. } => Some(row),
+            Self::NonFinite { argument, row }
+            | Self::ZeroNorm { argument, row }
+            | Self::NormTooSmall { argument, row }
+            | Self::NegativeWeight { argument, row }
+            | Self::Overflow { argument, row, .. } => {
+                matches!(argument, Argument::Features | Argument::RowWeights).then_some(row)
+            }
+            _ => None,
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::scratch::Scratch;
 /// # Shapes
 ///
 /// Every array has N entries, one for each row of the features, but for `correct`, which [`CenterLoss`](crate::CenterLoss)
-/// leaves empty, because it does not classify.
+/// leaves empty, because it does not classify, and for `ignored`, which is empty if no row is ignored. The figures of rows
+/// that are [ignored](crate::Targets#rows-that-are-ignored) are 0.
 ///
 /// # Examples
 ///
@@ -39,17 +40,20 @@ pub struct Forward<A> {
     /// cosθᵢ between each row and the weight (or center) of its class, without margin; 0 if either is a zero vector.
     pub target_cosines: Array1<A>,
     /// Whether the target, without margin, scores strictly above every other class. What is equal to rounding may fall
-    /// either way.
+    /// either way. `false` for rows that are ignored.
     pub correct: Array1<bool>,
+    /// Whether the row is ignored; empty if none is.
+    pub ignored: Array1<bool>,
 }
 
 impl<A> Forward<A> {
-    /// The share of rows that are classified right without the margin, in [0, 1]; `None` for an empty batch and for
-    /// losses that do not classify.
+    /// The share of rows that are classified right without the margin, in [0, 1], among those that are not ignored; `None`
+    /// if there are none, and for losses that do not classify.
     #[must_use]
     pub fn accuracy(&self) -> Option<f64> {
-        let right = self.correct.iter().filter(|&&right| right).count();
-        (!self.correct.is_empty()).then(|| right as f64 / self.correct.len() as f64)
+        let count = |flags: &Array1<bool>| flags.iter().filter(|&&flag| flag).count();
+        let rows = self.correct.len().saturating_sub(count(&self.ignored));
+        (rows > 0).then(|| count(&self.correct) as f64 / rows as f64)
     }
 }
 
@@ -102,7 +106,7 @@ impl<A: Copy + Default> Evaluation<A> {
     ///
     /// With less than the exponentials of the whole batch need (N·C numbers), they are computed twice; with still less,
     /// fewer threads work. The results have the same bits. The limit of [`new`](Self::new) is 1 GiB. Copies of single blocks of
-    /// class weights that are not row-major, one for each thread, come on top.
+    /// class weights that are not row-major, one for each thread, come on top, and a copy of the features if rows are ignored.
     ///
     /// # Examples
     ///

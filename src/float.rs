@@ -3,9 +3,12 @@
 use ndarray::{ArrayView2, ArrayViewMut2, NdFloat};
 
 use crate::center::{self, Term};
+use crate::counted;
 use crate::driver::{self, Head};
 use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
+use crate::margin::OfRows;
+use crate::numerics::Element;
 use crate::request::Request;
 use crate::targets::{Labels, Targets};
 
@@ -32,6 +35,12 @@ pub(crate) mod sealed {
     /// Everything that computes. What is generic over the element type is compiled where it is called from, in a user's
     /// crate with that crate's optimisation; these are not generic, and so are compiled here.
     pub trait Compiled: Sized {
+        fn answer(
+            _: Token,
+            request: Request<'_, Self>,
+            run: &mut dyn FnMut(Request<'_, Self>) -> Result<(), Error>,
+        ) -> Result<(), Error>;
+
         fn solve(_: Token, head: &Head<'_>, request: Request<'_, Self>) -> Result<(), Error>;
 
         fn center_term(
@@ -67,12 +76,20 @@ pub(crate) mod sealed {
 macro_rules! compiled {
     ($($type:ty),+) => {
         $(impl sealed::Compiled for $type {
+            fn answer(
+                _: sealed::Token,
+                request: Request<'_, Self>,
+                run: &mut dyn FnMut(Request<'_, Self>) -> Result<(), Error>,
+            ) -> Result<(), Error> {
+                counted::answer(request, run)
+            }
+
             fn solve(
                 _: sealed::Token,
                 head: &Head<'_>,
                 request: Request<'_, Self>,
             ) -> Result<(), Error> {
-                driver::solve(head, request)
+                solve(head, request)
             }
 
             fn center_term(
@@ -117,3 +134,11 @@ macro_rules! compiled {
 }
 
 compiled!(f32, f64);
+
+/// Has the driver answer; its margin hears of rows as the caller counts them.
+fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
+    let (Some(margin), Some(rows)) = (head.margin, request.targets.labels().rows()) else {
+        return driver::solve(head, request);
+    };
+    driver::solve(&head.with_margin(&OfRows { margin, rows }), request)
+}

@@ -19,7 +19,7 @@ use crate::request::{Request, Wanted};
 ///
 /// The centers are the caller's, like the class weights, and are borrowed: make a `JointLoss` for each step, evaluate, then
 /// move the centers by [`CenterLoss::update_centers`](crate::CenterLoss::update_centers). The classifier may be a loss, a
-/// `&mut` to one, or a box. Both terms have the same reduction and the same row weights.
+/// `&mut` to one, or a box. Both terms have the same reduction and weights, and ignore the same rows.
 ///
 /// # Shapes
 ///

@@ -70,6 +70,7 @@ mod center;
 mod check;
 mod combined;
 mod cos_face;
+mod counted;
 mod driver;
 mod error;
 mod evaluation;

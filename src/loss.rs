@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::error::Error;
 use crate::evaluation::{ClassBlock, Evaluation, Forward};
-use crate::float::Float;
+use crate::float::{Float, sealed::TOKEN};
 use crate::request::{Request, Wanted};
 use crate::targets::Targets;
 
@@ -23,7 +23,8 @@ use crate::targets::Targets;
 /// # Errors
 ///
 /// Every method refuses, before anything is written, shapes that disagree, labels out of range, NaN and infinity, rows of
-/// zero norm where the loss normalises them, negative row weights, and an empty batch under the mean. See [`Error`].
+/// zero norm where the loss normalises them, negative weights, and a mean without rows. Rows that
+/// [`Targets`](Targets#rows-that-are-ignored) ignores are not looked at. See [`Error`].
 ///
 /// # Examples
 ///
@@ -114,12 +115,13 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         targets: &Targets<'_, A>,
         evaluation: &mut Evaluation<A>,
     ) -> Result<(), Error> {
-        self.run(Request {
+        let request = Request {
             features: features.reborrow(),
             wanted: Wanted::Loss(weights.reborrow()),
             targets: targets.reborrow(),
             evaluation,
-        })
+        };
+        A::answer(TOKEN, request, &mut |request| self.run(request))
     }
 
     /// The loss and all its gradients.
@@ -150,12 +152,13 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         targets: &Targets<'_, A>,
         evaluation: &mut Evaluation<A>,
     ) -> Result<(), Error> {
-        self.run(Request {
+        let request = Request {
             features: features.reborrow(),
             wanted: Wanted::Gradients(weights.reborrow()),
             targets: targets.reborrow(),
             evaluation,
-        })
+        };
+        A::answer(TOKEN, request, &mut |request| self.run(request))
     }
 
     /// [`evaluate_into`](Self::evaluate_into) without `∂L/∂W` in memory: each block of classes is handed to `update` when its
@@ -196,7 +199,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         evaluation: &mut Evaluation<A>,
         update: &mut dyn FnMut(ClassBlock<'_, A>),
     ) -> Result<(), Error> {
-        self.run(Request {
+        let request = Request {
             features: features.reborrow(),
             wanted: Wanted::Update {
                 weights: weights.view_mut(),
@@ -204,7 +207,8 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             },
             targets: targets.reborrow(),
             evaluation,
-        })
+        };
+        A::answer(TOKEN, request, &mut |request| self.run(request))
     }
 
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of

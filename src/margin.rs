@@ -256,7 +256,7 @@ impl Target {
         self.class
     }
 
-    /// The row of the batch, in `0..N`.
+    /// The row of the batch, in `0..N`, rows that are ignored counted.
     #[must_use]
     pub fn row(&self) -> usize {
         self.row
@@ -381,5 +381,32 @@ pub trait Margin: fmt::Debug + Send + Sync {
     /// The scale s that the margin's own loss has, if it is a loss and has one.
     fn own_scale(&self) -> Option<f64> {
         None
+    }
+}
+
+/// A margin that is asked about some rows of a batch, and told which rows of the batch they are.
+#[derive(Debug)]
+pub(crate) struct OfRows<'a> {
+    pub(crate) margin: &'a dyn Margin,
+    pub(crate) rows: &'a [usize],
+}
+
+impl OfRows<'_> {
+    fn in_batch(&self, target: &Target) -> Target {
+        target.with_row(self.rows[target.row()])
+    }
+}
+
+impl Margin for OfRows<'_> {
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        self.margin.target_logit(&self.in_batch(target))
+    }
+
+    fn negatives(&self, target: &Target) -> Negatives {
+        self.margin.negatives(&self.in_batch(target))
+    }
+
+    fn own_scale(&self) -> Option<f64> {
+        self.margin.own_scale()
     }
 }

@@ -12,7 +12,9 @@ use crate::targets::Targets;
 /// What a [`MarginLoss`](crate::MarginLoss) is asked: the arguments of one call, whether gradients are wanted, and where the
 /// results go.
 ///
-/// The methods of the trait make it; a loss of your own takes it apart and [`answer`](Self::answer)s it.
+/// The methods of the trait make it; a loss of your own takes it apart and [`answer`](Self::answer)s it. It has no rows that
+/// are [ignored](Targets#rows-that-are-ignored): they have been left out, and N is the number of the others. Rows are counted
+/// from 0 without them, in errors too. [`row`](Self::row) is the row of the caller's batch.
 #[derive(Debug)]
 pub struct Request<'a, A> {
     pub(crate) features: ArrayView2<'a, A>,
@@ -85,10 +87,21 @@ impl<A> Request<'_, A> {
         self.wanted.weights()
     }
 
-    /// The labels, row weights and reduction.
+    /// The labels, weights and reduction.
     #[must_use]
     pub fn targets(&self) -> Targets<'_, A> {
         self.targets.reborrow()
+    }
+
+    /// The row of the caller's batch, ignored ones counted, that is this row of the request.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row, and rows are ignored.
+    #[must_use]
+    #[track_caller]
+    pub fn row(&self, row: usize) -> usize {
+        self.targets.labels().rows().map_or(row, |rows| rows[row])
     }
 
     /// Whether gradients are wanted, or the loss alone.
@@ -120,8 +133,7 @@ impl<A: num_traits::Float> Request<'_, A> {
     ///
     /// # Errors
     ///
-    /// Shapes that disagree, labels out of range, row weights that are not finite or negative, and an empty batch under the
-    /// mean.
+    /// Shapes that disagree, labels out of range, weights that are not finite or negative, and a mean without rows or weights.
     pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
         self.labels(Argument::ClassWeights, 1)
     }
@@ -132,7 +144,7 @@ impl<A: num_traits::Float> Request<'_, A> {
         check::batch(self.features, weights, argument, group, &self.targets)
     }
 
-    /// ∂L/∂ℓᵢ of each row: its weight, over N under the mean.
+    /// ∂L/∂ℓᵢ of each row: its row weight times the weight of its label, over the divisor of the mean.
     #[must_use]
     pub fn coefficients(&self) -> Vec<f64> {
         check::coefficients(&self.targets)
@@ -183,6 +195,7 @@ impl<A: num_traits::Float> Request<'_, A> {
             target_logits: none(),
             target_cosines: none(),
             correct: Array1::default(0),
+            ignored: Array1::default(0),
         };
         self.deliver(forward, grad_features, grad_weights);
         Ok(())

@@ -435,4 +435,10 @@ words!(PastPi, "rule past pi", [
     "smooth-tail" => SmoothTail,
     "easy-margin" => EasyMargin
 ]);
-words!(Reduction, "reduction", ["mean" => Mean, "sum" => Sum, "none" => None]);
+words!(Reduction, "reduction", [
+    "mean" => Mean,
+    "batch-mean" => BatchMean,
+    "weighted-mean" => WeightedMean,
+    "sum" => Sum,
+    "none" => None
+]);

@@ -306,6 +306,7 @@ impl<A: Element> Batch<'_, A> {
                 .zip(rows)
                 .map(|(target, row)| A::narrow(target.plain_logit) > A::narrow(row.largest_other))
                 .collect(),
+            ignored: ndarray::Array1::default(0),
         })
     }
 }

@@ -68,7 +68,10 @@ fn negative_row_weights<A: Float>(case: &Case<'_, A>) {
         let mut row_weights = batch.row_weights.clone();
         row_weights[row] = narrow(-1e-30);
         let targets = Targets::new(&batch.labels).with_row_weights(&row_weights);
-        let expected = Error::NegativeWeight { row };
+        let expected = Error::NegativeWeight {
+            argument: Argument::RowWeights,
+            row,
+        };
         assert_refused(case, &batch, &targets, &expected);
         assert_refused(
             case,

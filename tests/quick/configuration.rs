@@ -78,6 +78,7 @@ fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
 fn rules_and_schedules_load_as_they_were_saved() {
     is_saved_as(&PastPi::EasyMargin, r#""easy-margin""#);
     is_saved_as(&Reduction::Sum, r#""sum""#);
+    is_saved_as(&Reduction::WeightedMean, r#""weighted-mean""#);
     for rule in [PastPi::Paper, PastPi::LinearTail, PastPi::SmoothTail] {
         is_saved_as(&rule, &format!("\"{rule}\""));
     }

@@ -21,6 +21,7 @@ mod frozen;
 mod generator;
 mod gradients;
 mod identities;
+mod ignored;
 mod judge;
 mod layouts;
 mod long_training;

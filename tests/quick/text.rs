@@ -172,7 +172,13 @@ fn rules_read_back() {
         assert_eq!(rule.to_string().parse(), Ok(rule));
         assert_eq!(format!("{rule:?}").parse(), Ok(rule));
     }
-    for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+    for reduction in [
+        Reduction::Mean,
+        Reduction::BatchMean,
+        Reduction::WeightedMean,
+        Reduction::Sum,
+        Reduction::None,
+    ] {
         assert_eq!(reduction.to_string().parse(), Ok(reduction));
         assert_eq!(format!("{reduction:?}").parse(), Ok(reduction));
     }
@@ -182,7 +188,7 @@ fn rules_read_back() {
     );
     assert_eq!(
         "max".parse::<Reduction>().unwrap_err().to_string(),
-        "there is no reduction \"max\", but there are mean, sum, none"
+        "there is no reduction \"max\", but there are mean, batch-mean, weighted-mean, sum, none"
     );
 }
 

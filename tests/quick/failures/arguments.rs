@@ -39,8 +39,8 @@ fn row_10_labels_out_of_range() {
     for_every_loss(labels, labels);
 }
 
-/// A row of weight zero is a row that is not there: under a sum it changes nothing, and its own gradient is exactly zero.
-fn ignored<A: Float>() {
+/// A row of weight zero: under a sum it changes nothing, and its own gradient is exactly zero.
+fn weightless<A: Float>() {
     let batch = Batch::<A>::random(191, 9, 40, 6);
     let kept = [0, 2, 3, 7];
     let row_weights: Vec<A> = (0..9)
@@ -100,7 +100,7 @@ fn ignored<A: Float>() {
     }
 }
 
-in_both_types!(row_11_ignored_rows, ignored);
+in_both_types!(row_11_rows_of_weight_zero, weightless);
 
 /// Nothing to do is a sum of zero and an error of a mean; every row ignored is a mean of zero, never 0/0. No classes and no
 /// dimensions are errors, whatever the number of rows.

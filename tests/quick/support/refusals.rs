@@ -116,7 +116,10 @@ pub(crate) fn refusals<A: Float>(scenario: &Scenario<A>) -> Vec<Error> {
             row,
         }));
         let negative = weights.iter().position(negative);
-        all.extend(negative.map(|row| Error::NegativeWeight { row }));
+        all.extend(negative.map(|row| Error::NegativeWeight {
+            argument: Argument::RowWeights,
+            row,
+        }));
     }
     let needs_feature = match formula.layer {
         Layer::UnitNorm { .. } => true,
