@@ -148,13 +148,17 @@ pub(crate) fn coefficients<A: Float>(targets: &Targets<'_, A>) -> Vec<f64> {
         Reduction::WeightedMean => {
             // Beside the largest, for their sum may leave the range of `f64`.
             let largest = weights.iter().copied().fold(0.0, f64::max);
-            weights.iter_mut().for_each(|weight| *weight /= largest);
+            for weight in &mut weights {
+                *weight /= largest;
+            }
             weights.iter().sum()
         }
         Reduction::Sum | Reduction::None => 1.0,
     };
     let share = 1.0 / divisor;
-    weights.iter_mut().for_each(|weight| *weight *= share);
+    for weight in &mut weights {
+        *weight *= share;
+    }
     weights
 }
 

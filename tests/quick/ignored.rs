@@ -869,10 +869,9 @@ fn every_wrapper_ignores_the_same_rows() -> Result<(), Error> {
     let boxed: Box<dyn MarginLoss<f64>> = Box::new(named.clone());
     assert_eq!(Snapshot::of(&named.evaluate(x, w, &targets)?), expected);
     assert_eq!(Snapshot::of(&boxed.evaluate(x, w, &targets)?), expected);
-    assert_eq!(
-        Snapshot::of(&(&mut plain).evaluate(x, w, &targets)?),
-        expected
-    );
+    let pointer = &mut plain;
+    let pointed = <&mut ArcFace as MarginLoss<f64>>::evaluate(&pointer, x, w, &targets)?;
+    assert_eq!(Snapshot::of(&pointed), expected);
 
     let centers = holed.all.centers.view();
     let inside = JointLoss::new(SoftmaxLoss::new(), centers, 0.25)?;
