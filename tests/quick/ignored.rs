@@ -146,7 +146,8 @@ fn the_mean_is_that_of_pytorch() {
     }
 }
 
-/// What `F.cross_entropy(…, weight=…)` gives, and the same over the number of rows; alone and with row weights.
+/// The rule that PyTorch documents for `F.cross_entropy(…, weight=…)`, and the same over the number of rows; alone and with row
+/// weights.
 #[test]
 fn weights_of_labels_are_those_of_pytorch() {
     let mut shown = Shown::new();
