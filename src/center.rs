@@ -4,12 +4,14 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::check;
 use crate::counted::Counted;
+use crate::driver::{self, Head, Layer};
 use crate::error::{Argument, Error, parameter};
 use crate::evaluation::{Evaluation, Forward};
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
 use crate::numerics::{Element, Norm, binary_exponent, contiguous, dot, scale_by_power};
-use crate::request::Request;
+use crate::request::{Request, Wanted};
+use crate::scores::Scores;
 use crate::targets::{Labels, Targets};
 
 /// Half the squared distance of each feature to the center of its class.
@@ -377,6 +379,9 @@ impl<A> Term<A> {
 
 /// Answers a request with the center loss, its class weights being the centers.
 pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
+    if request.wants_scores() {
+        return score(request);
+    }
     let centers = request.weights();
     let shape = centers.raw_dim();
     let term = Term::new(
@@ -392,6 +397,36 @@ pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
     }
     request.deliver(term.forward, term.grad_features, grad_centers);
     Ok(())
+}
+
+/// The scores −½‖x − c‖², as c·x − ½‖c‖² − ½‖x‖².
+fn score<A: Element>(mut request: Request<'_, A>) -> Result<(), Error> {
+    let (features, centers) = (request.features(), request.weights());
+    check::shapes(features, centers, Argument::Centers, 1)?;
+    check_finite(features, Argument::Features)?;
+    check_finite(centers, Argument::Centers)?;
+    let half = |row: ArrayView1<'_, A>| -0.5 * row.iter().map(|x| x.widen().powi(2)).sum::<f64>();
+    let constants: Vec<f64> = centers.outer_iter().map(half).collect();
+    let own: Vec<f64> = features.outer_iter().map(half).collect();
+    let head = Head {
+        constants: Some(&constants),
+        ..Head::new(Layer::Linear)
+    };
+    driver::solve(&head, request.reborrow())?;
+    let Wanted::Scores(_, scores) = request.wanted else {
+        return Err(Error::NoScores);
+    };
+    let scores = match scores {
+        Scores::All(scores) => scores,
+        Scores::Top(_, top) => &mut top.scores,
+    };
+    for (mut row, own) in scores.outer_iter_mut().zip(own) {
+        row.mapv_inplace(|score| A::narrow(score.widen() + own));
+    }
+    match check::first_not_finite(scores.view()) {
+        None => Ok(()),
+        Some(row) => Err(Error::overflow("score", Argument::Features, row)),
+    }
 }
 
 /// ½ factor ‖x − c‖².

@@ -94,7 +94,28 @@ pub(crate) fn labels<A>(
     group: usize,
     labels: Labels<'_>,
 ) -> Result<Vec<usize>, Error> {
-    let (batch, dim) = features.dim();
+    shapes(features, rows, argument, group)?;
+    row_count(Argument::Labels, features.nrows(), labels.len())?;
+    let classes = rows.nrows() / group;
+    let class = |(row, label): (usize, i128)| match usize::try_from(label) {
+        Ok(class) if class < classes => Ok(class),
+        _ => Err(Error::LabelOutOfRange {
+            row,
+            label,
+            classes,
+        }),
+    };
+    labels.iter().enumerate().map(class).collect()
+}
+
+/// Shapes alone.
+pub(crate) fn shapes<A>(
+    features: ArrayView2<'_, A>,
+    rows: ArrayView2<'_, A>,
+    argument: Argument,
+    group: usize,
+) -> Result<(), Error> {
+    let dim = features.ncols();
     if dim == 0 {
         return Err(Error::NoDimensions);
     }
@@ -114,17 +135,7 @@ pub(crate) fn labels<A>(
             group,
         });
     }
-    row_count(Argument::Labels, batch, labels.len())?;
-    let classes = rows.nrows() / group;
-    let class = |(row, label): (usize, i128)| match usize::try_from(label) {
-        Ok(class) if class < classes => Ok(class),
-        _ => Err(Error::LabelOutOfRange {
-            row,
-            label,
-            classes,
-        }),
-    };
-    labels.iter().enumerate().map(class).collect()
+    Ok(())
 }
 
 /// The weight of a row times that of its label; no number if it has none.

@@ -130,7 +130,8 @@ pub enum Error {
     },
     /// A quantity of this row is larger than the largest number of the element type.
     Overflow {
-        /// What overflows: `"norm"`, `"logit"`, `"loss"`, `"gradient"`, `"center"`, or `"weight"`, of a row and its label.
+        /// What overflows: `"norm"`, `"logit"`, `"score"`, `"loss"`, `"gradient"`, `"center"`, or `"weight"`, of a row and its
+        /// label.
         quantity: &'static str,
         /// The argument whose row leads there.
         argument: Argument,
@@ -142,6 +143,15 @@ pub enum Error {
         /// What overflows: `"loss"`, `"gradient"`.
         quantity: &'static str,
     },
+    /// The best k classes of a row were asked for, but k is 0 or there are not that many.
+    TopK {
+        /// How many were asked for.
+        k: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// The loss has no scores: it does not say which class a feature belongs to.
+    NoScores,
     /// A margin returned a number that is not finite.
     MarginNotFinite {
         /// The row of the batch.
@@ -264,6 +274,10 @@ impl fmt::Display for Error {
                 f,
                 "the batch makes a {quantity} larger than the element type can hold"
             ),
+            Self::TopK { k, classes } => {
+                write!(f, "the best {k} classes cannot be chosen from {classes}")
+            }
+            Self::NoScores => f.write_str("the loss does not give scores"),
             Self::MarginNotFinite { row, angle } => write!(
                 f,
                 "the margin is not finite at the target angle {angle} of row {row}"

@@ -106,6 +106,9 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
 
 impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
     fn run(&self, mut request: Request<'_, A>) -> Result<(), Error> {
+        if request.wants_scores() {
+            return self.classifier.run(request);
+        }
         request.checked_labels()?;
         let (classes, centers) = (request.weights().nrows(), self.centers);
         if centers.nrows() != classes {

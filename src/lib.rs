@@ -88,6 +88,7 @@ mod numerics;
 mod request;
 mod scale;
 pub mod schedule;
+mod scores;
 mod scratch;
 #[cfg(feature = "serde")]
 mod serialised;
@@ -114,6 +115,7 @@ pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;
 pub use norm_face::NormFace;
 pub use request::Request;
+pub use scores::TopClasses;
 pub use softmax::SoftmaxLoss;
 pub use targets::{Labels, Reduction, Targets};
 

@@ -2,12 +2,13 @@
 
 use core::fmt;
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::error::Error;
 use crate::evaluation::{ClassBlock, Evaluation, Forward};
 use crate::float::{Float, sealed::TOKEN};
 use crate::request::{Request, Wanted};
+use crate::scores::{Scores, TopClasses};
 use crate::targets::Targets;
 
 /// A loss of features, class weights and labels, with its analytic gradients.
@@ -211,6 +212,82 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
 
+    /// The score of every class for every row, N×C: the logits without margin, the larger the more likely.
+    ///
+    /// Their softmax is what the loss takes for the probability of each class. For [`CenterLoss`](crate::CenterLoss) the score
+    /// is −½‖x − c‖². A [`JointLoss`](crate::JointLoss) has the scores of its classifier. With sub-centers the nearest counts.
+    ///
+    /// # Errors
+    ///
+    /// Shapes that disagree, NaN and infinity, rows of zero norm where the loss normalises them, scores beyond the element
+    /// type, and [`Error::NoScores`] for a loss that has none.
+    ///
+    /// # Examples
+    ///
+    /// The product of features and class weights is larger for the longer class; the angle says otherwise:
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, MarginLoss};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let (x, w) = (array![[1.0, 0.1]], array![[0.1, 0.0], [3.0, 3.0]]);
+    /// let scores = ArcFace::new(16.0, 0.5)?.scores(x.view(), w.view())?;
+    /// assert!(x.dot(&w.t())[[0, 1]] > x.dot(&w.t())[[0, 0]]);
+    /// assert!(scores[[0, 0]] > scores[[0, 1]]);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
+    fn scores(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+    ) -> Result<Array2<A>, Error> {
+        let mut scores = Array2::default((0, 0));
+        ask(self, features, weights, Scores::All(&mut scores))?;
+        Ok(scores)
+    }
+
+    /// The k classes of the highest [`scores`](Self::scores), the best first; of equals the first class. It takes no memory
+    /// for the other classes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`scores`](Self::scores), and [`Error::TopK`] if k is 0 or larger than C.
+    fn top_k(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+        k: usize,
+    ) -> Result<TopClasses<A>, Error> {
+        let mut top = TopClasses::default();
+        ask(self, features, weights, Scores::Top(k, &mut top))?;
+        Ok(top)
+    }
+
+    /// The best class of each row: what the loss takes the features for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`scores`](Self::scores).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, MarginLoss};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let (x, w) = (array![[1.0, 0.1], [0.0, 2.0]], array![[0.1, 0.0], [3.0, 3.0]]);
+    /// assert_eq!(ArcFace::default().predict(x.view(), w.view())?, array![0, 1]);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
+    fn predict(
+        &self,
+        features: ArrayView2<'_, A>,
+        weights: ArrayView2<'_, A>,
+    ) -> Result<Array1<usize>, Error> {
+        let top = self.top_k(features, weights, 1)?;
+        Ok(top.classes.remove_axis(Axis(1)))
+    }
+
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of
     /// [`NormFace`](crate::NormFace). Empty for most losses.
     fn learnables(&self) -> &[f64] {
@@ -250,6 +327,20 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             })
         }
     }
+}
+
+fn ask<A: Float, L: MarginLoss<A> + ?Sized>(
+    loss: &L,
+    features: ArrayView2<'_, A>,
+    weights: ArrayView2<'_, A>,
+    scores: Scores<'_, A>,
+) -> Result<(), Error> {
+    loss.run(Request {
+        features: features.reborrow(),
+        wanted: Wanted::Scores(weights.reborrow(), scores),
+        targets: Targets::new(&[0_usize; 0]),
+        evaluation: &mut Evaluation::new(),
+    })
 }
 
 /// A loss behind a pointer is a loss.

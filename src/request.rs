@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use crate::check;
 use crate::error::{Argument, Error};
 use crate::evaluation::{ClassBlock, Evaluation, Forward};
+use crate::scores::Scores;
 use crate::targets::Targets;
 
 /// What a [`MarginLoss`](crate::MarginLoss) is asked: the arguments of one call, whether gradients are wanted, and where the
@@ -45,12 +46,14 @@ pub(crate) enum Wanted<'a, A> {
         weights: ArrayViewMut2<'a, A>,
         update: &'a mut dyn FnMut(ClassBlock<'_, A>),
     },
+    /// No loss, but which class it is.
+    Scores(ArrayView2<'a, A>, Scores<'a, A>),
 }
 
 impl<A> Wanted<'_, A> {
     pub(crate) fn aim(&self) -> Aim {
         match self {
-            Self::Loss(_) => Aim::Loss,
+            Self::Loss(_) | Self::Scores(..) => Aim::Loss,
             Self::Gradients(_) => Aim::Gradients,
             Self::Update { .. } => Aim::Stream,
         }
@@ -58,7 +61,9 @@ impl<A> Wanted<'_, A> {
 
     pub(crate) fn weights(&self) -> ArrayView2<'_, A> {
         match self {
-            Self::Loss(weights) | Self::Gradients(weights) => weights.view(),
+            Self::Loss(weights) | Self::Gradients(weights) | Self::Scores(weights, _) => {
+                weights.view()
+            }
             Self::Update { weights, .. } => weights.view(),
         }
     }
@@ -70,6 +75,7 @@ impl<A> fmt::Debug for Wanted<'_, A> {
             Self::Loss(_) => "Loss",
             Self::Gradients(_) => "Gradients",
             Self::Update { .. } => "Update",
+            Self::Scores(..) => "Scores",
         })
     }
 }
@@ -107,7 +113,13 @@ impl<A> Request<'_, A> {
     /// Whether gradients are wanted, or the loss alone.
     #[must_use]
     pub fn wants_gradients(&self) -> bool {
-        !matches!(self.wanted, Wanted::Loss(_))
+        matches!(self.wanted, Wanted::Gradients(_) | Wanted::Update { .. })
+    }
+
+    /// Whether no loss is wanted, but the scores of the classes: see [`answer_scores`](Self::answer_scores).
+    #[must_use]
+    pub fn wants_scores(&self) -> bool {
+        matches!(self.wanted, Wanted::Scores(..))
     }
 
     /// The same request, for another loss to answer first.
@@ -121,6 +133,9 @@ impl<A> Request<'_, A> {
                     weights: weights.view_mut(),
                     update: &mut **update,
                 },
+                Wanted::Scores(weights, scores) => {
+                    Wanted::Scores(weights.view(), scores.reborrow())
+                }
             },
             targets: self.targets.reborrow(),
             evaluation: self.evaluation,
@@ -133,13 +148,17 @@ impl<A: num_traits::Float> Request<'_, A> {
     ///
     /// # Errors
     ///
-    /// Shapes that disagree, labels out of range, weights that are not finite or negative, and a mean without rows or weights.
+    /// [`Error::NoScores`] if no loss is [wanted](Self::wants_scores), shapes that disagree, labels out of range, weights that
+    /// are not finite or negative, and a mean without rows or weights.
     pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
         self.labels(Argument::ClassWeights, 1)
     }
 
     /// The same for rows of W, or of centers, that come in groups.
     pub(crate) fn labels(&self, argument: Argument, group: usize) -> Result<Vec<usize>, Error> {
+        if self.wants_scores() {
+            return Err(Error::NoScores);
+        }
         let weights = self.wanted.weights();
         check::batch(self.features, weights, argument, group, &self.targets)
     }
@@ -201,6 +220,31 @@ impl<A: num_traits::Float> Request<'_, A> {
         Ok(())
     }
 
+    /// Gives the scores of all classes, N×C, where those are [wanted](Self::wants_scores) in the place of a loss: the larger the
+    /// more likely. A loss that cannot passes on [`Error::NoScores`] from [`checked_labels`](Self::checked_labels).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TopK`] if more classes are to be chosen than there are, [`Error::Overflow`] if a score is not finite.
+    ///
+    /// # Panics
+    ///
+    /// If scores are not wanted, or have another shape.
+    #[track_caller]
+    pub fn answer_scores(self, scores: Array2<A>) -> Result<(), Error> {
+        let shape = (self.features.nrows(), self.weights().nrows());
+        assert_eq!(scores.dim(), shape, "the shape of the scores");
+        let Wanted::Scores(_, wanted) = self.wanted else {
+            panic!("a loss is wanted, not scores");
+        };
+        wanted.check(shape.1)?;
+        if let Some(row) = check::first_not_finite(scores.view()) {
+            return Err(Error::overflow("score", Argument::Features, row));
+        }
+        wanted.fill(scores);
+        Ok(())
+    }
+
     /// Writes the results, and hands ∂W out if that is wanted.
     #[track_caller]
     pub(crate) fn deliver(
@@ -222,7 +266,7 @@ impl<A: num_traits::Float> Request<'_, A> {
         out.grad_learnables = Array1::default(0);
         out.grad_centers = Array2::default((0, 0));
         match self.wanted {
-            Wanted::Loss(_) => {
+            Wanted::Loss(_) | Wanted::Scores(..) => {
                 out.grad_features = Array2::default((0, dim));
                 out.grad_weights = Array2::default((0, dim));
             }

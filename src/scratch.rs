@@ -71,6 +71,25 @@ impl<A> Scratch<A> {
         self.limit
     }
 
+    /// Drops what is held, unless it stays within the limit when the buffers grow to these lengths.
+    pub(crate) fn make_room(&mut self, [elements, doubles, row_sums, flags]: [usize; 4]) {
+        let grown = [
+            (self.elements.capacity().max(elements), size_of::<A>()),
+            (self.doubles.capacity().max(doubles), size_of::<f64>()),
+            (
+                self.row_sums.capacity().max(row_sums),
+                size_of::<RowSum<A>>(),
+            ),
+            (self.flags.capacity().max(flags), 1),
+        ];
+        let bytes = grown.iter().fold(0_usize, |sum, (length, size)| {
+            sum.saturating_add(length.saturating_mul(*size))
+        });
+        if bytes > self.limit {
+            *self = Self::with_limit(self.limit);
+        }
+    }
+
     /// Bytes held now.
     pub(crate) fn bytes(&self) -> usize {
         self.elements.capacity() * size_of::<A>()
@@ -113,6 +132,10 @@ impl<'a, T: Clone + Default> Pieces<'a, T> {
 impl<'a, T> Pieces<'a, T> {
     pub(crate) fn over(slice: &'a mut [T]) -> Self {
         Self(slice)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The next `len` entries.

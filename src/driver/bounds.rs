@@ -6,13 +6,13 @@ use crate::numerics::{Element, scale_by_power};
 
 use super::close::Closed;
 use super::features::Batch;
-use super::weights::{Lengths, product_limit};
+use super::weights::{Scanned, product_limit};
 use super::{Layer, Learns, Link};
 
 /// Refuses rows whose logits might not be representable. Cosines are bounded; free norms are not.
 pub(super) fn check_logits<A: Element>(
     batch: &Batch<'_, A>,
-    weights: &Lengths,
+    weights: &Scanned,
 ) -> Result<(), Error> {
     let length = match batch.head.layer {
         Layer::Cosine { .. } if batch.head.constants.is_none() => return Ok(()),
@@ -49,7 +49,7 @@ pub(super) struct ClassBounds {
 }
 
 impl ClassBounds {
-    pub(super) fn new<A: Element>(batch: &Batch<'_, A>, weights: &Lengths) -> Self {
+    pub(super) fn new<A: Element>(batch: &Batch<'_, A>, weights: &Scanned) -> Self {
         let share = match batch.head.link {
             Link::Softmax => 1.0 + batch.head.smoothing,
             Link::Logistic { positive, negative } => positive.max(negative),

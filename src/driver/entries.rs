@@ -7,29 +7,17 @@
 
 use core::fmt;
 
-use pulp::{Simd, WithSimd};
-
-use crate::numerics::{Element, reduce};
+use crate::numerics::{Element, reduce, scale_by_power};
 use crate::scratch::RowSum;
 
 use super::Link;
+use super::weights::Block;
 
 /// How many exponentials, sums or maxima run side by side.
 ///
 /// For the compiler to keep them in registers, lanes are copied out of the slices before they are changed (slices may
 /// overlap for all it knows), and what is left over has a result of its own (a variable index would put them in memory).
 const LANES: usize = 16;
-
-/// What is known of each column of a block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Columns<'a, A> {
-    /// What turns a product into a logit: 1/‖w‖, or a power of two.
-    pub(super) factors: &'a [A],
-    /// What is added to it.
-    pub(super) constants: &'a [A],
-    /// The lengths of the weights, in units of the block; empty if the layer normalises them.
-    pub(super) lengths: &'a [A],
-}
 
 /// Logits above a threshold become a polynomial of themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,10 +34,8 @@ trait Map<A>: Copy + fmt::Debug {
     fn of(self, logit: A) -> (A, A);
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Plain;
-
-impl<A: Element> Map<A> for Plain {
+/// Nothing.
+impl<A: Element> Map<A> for () {
     const CHANGES: bool = false;
 
     #[inline(always)]
@@ -75,60 +61,52 @@ impl<A: Element> Map<A> for Changed<A> {
     }
 }
 
-/// A tile of products, and what becomes of it.
-#[derive(Debug)]
-pub(super) struct Entries<'a, A> {
-    pub(super) columns: Columns<'a, A>,
+/// The products of some rows by a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile<'a, A> {
+    pub(super) block: &'a Block<'a, A>,
     pub(super) link: Link,
-    /// For each row of the tile, unless all negatives of all rows are plain.
+    /// For each row, unless all negatives of all rows are plain.
     pub(super) changed: &'a [Option<Changed<A>>],
     pub(super) products: &'a [A],
-    /// Where what the backward pass multiplies goes, `exp(z − shift) · slope/‖w‖`; empty if it is not wanted.
-    pub(super) out: &'a mut [A],
-    pub(super) rows: Rows<'a, A>,
 }
 
-/// What is known of the rows of a tile, or is to be found out.
-#[derive(Debug)]
-pub(super) enum Rows<'a, A> {
-    /// The sums so far, to be added to, and the unit of the lengths.
-    Open {
-        sums: &'a mut [RowSum<A>],
-        unit: f64,
-    },
-    /// The shifts that the exponentials were found to need.
-    Again { shifts: &'a [A] },
-}
+impl<'a, A: Element> Tile<'a, A> {
+    /// Adds each row to its sums. What the backward pass multiplies, `exp(z − shift) · slope/‖w‖`, goes to `out`, unless that
+    /// is empty.
+    #[inline(always)]
+    pub(super) fn open(self, sums: &mut [RowSum<A>], out: &mut [A]) {
+        let unit = scale_by_power(1.0, self.block.unit);
+        let mut outs = out.chunks_exact_mut(self.block.columns.len());
+        for (row, sum) in self.rows().zip(sums) {
+            row.open(sum, unit, outs.next().unwrap_or_default());
+        }
+    }
 
-impl<A: Element> WithSimd for Entries<'_, A> {
-    type Output = ();
+    /// The same, with the shifts that the exponentials were found to need.
+    #[inline(always)]
+    pub(super) fn again(self, shifts: &[A], out: &mut [A]) {
+        let outs = out.chunks_exact_mut(self.block.columns.len());
+        for ((row, &shift), out) in self.rows().zip(shifts).zip(outs) {
+            row.measure(shift, out);
+        }
+    }
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let width = self.columns.factors.len();
-        let mut outs = self.out.chunks_exact_mut(width);
-        let mut rows = self.rows;
-        for (i, products) in self.products.chunks_exact(width).enumerate() {
-            let out = outs.next().unwrap_or_default();
-            let row = Row {
-                columns: self.columns,
-                link: self.link,
-                changed: self.changed.get(i).copied().flatten(),
-                products,
-            };
-            match &mut rows {
-                Rows::Open { sums, unit } => row.open(&mut sums[i], *unit, out),
-                Rows::Again { shifts } => {
-                    row.measure(shifts[i], out);
-                }
-            }
-        }
+    fn rows(self) -> impl Iterator<Item = Row<'a, A>> {
+        let rows = self.products.chunks_exact(self.block.columns.len());
+        rows.enumerate().map(move |(i, products)| Row {
+            block: self.block,
+            link: self.link,
+            changed: self.changed.get(i).copied().flatten(),
+            products,
+        })
     }
 }
 
 /// One row of a tile.
 struct Row<'a, A> {
-    columns: Columns<'a, A>,
+    block: &'a Block<'a, A>,
     link: Link,
     changed: Option<Changed<A>>,
     products: &'a [A],
@@ -168,7 +146,7 @@ impl<A: Element> Row<'_, A> {
             let total = sum.total + found.total;
             // Means of what is not negative, without a difference: a bound must not cancel.
             let (before, now) = (sum.total / total, found.total / total);
-            if !self.columns.lengths.is_empty() {
+            if !self.block.lengths.is_empty() {
                 let length = found.lengths / found.total * unit;
                 sum.length = before * sum.length + now * length;
             }
@@ -182,12 +160,12 @@ impl<A: Element> Row<'_, A> {
     /// One pass, with exponentials relative to `shift`.
     #[inline(always)]
     fn measure(&self, shift: A, out: &mut [A]) -> Measured<A> {
-        let lengths = !self.columns.lengths.is_empty();
+        let lengths = !self.block.lengths.is_empty();
         match (self.link, self.changed) {
-            (Link::Softmax, None) if lengths => self.pass::<false, true, _>(shift, Plain, out),
-            (Link::Softmax, None) => self.pass::<false, false, _>(shift, Plain, out),
+            (Link::Softmax, None) if lengths => self.pass::<false, true, _>(shift, (), out),
+            (Link::Softmax, None) => self.pass::<false, false, _>(shift, (), out),
             (Link::Softmax, Some(map)) => self.pass::<false, false, _>(shift, map, out),
-            (Link::Logistic { .. }, None) => self.pass::<true, false, _>(shift, Plain, out),
+            (Link::Logistic { .. }, None) => self.pass::<true, false, _>(shift, (), out),
             (Link::Logistic { .. }, Some(map)) => self.pass::<true, false, _>(shift, map, out),
         }
     }
@@ -214,9 +192,9 @@ impl<A: Element> Row<'_, A> {
         out: &mut [A],
     ) -> Measured<A> {
         let (products, rest) = self.products.as_chunks::<LANES>();
-        let (factors, factors_rest) = self.columns.factors.as_chunks::<LANES>();
-        let (constants, constants_rest) = self.columns.constants.as_chunks::<LANES>();
-        let (lengths, lengths_rest) = self.columns.lengths.as_chunks::<LANES>();
+        let (factors, factors_rest) = self.block.factors.as_chunks::<LANES>();
+        let (constants, constants_rest) = self.block.constants.as_chunks::<LANES>();
+        let (lengths, lengths_rest) = self.block.lengths.as_chunks::<LANES>();
         let (out, out_rest) = out.as_chunks_mut::<LANES>();
         let mut lanes = Lanes::<A, LANES>::new();
         for (i, products) in products.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The door for the features: how they come into the products, with their targets, and how their gradient leaves.
 
-use ndarray::ArrayView2;
-use pulp::{Arch, Simd, WithSimd};
+use ndarray::{ArrayView2, Axis, Slice};
+use pulp::Arch;
 
 use crate::check;
 use crate::error::{Argument, Error};
@@ -14,7 +14,7 @@ use super::entries::Changed;
 use super::plan::Plan;
 use super::target::{Buffers, Pair, RowTarget};
 use super::weights::Weights;
-use super::{Head, Layer};
+use super::{Head, Layer, Problem};
 
 /// The batch, as the forward and the backward pass take it.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Batch<'a, A> {
     pub(super) scaled: &'a [A],
     /// ‖x‖, infinite or zero where that leaves the range of `f64`.
     pub(super) norms: Vec<f64>,
+    /// The largest of these, in the layer that normalises the weights alone; 0 in the others.
+    longest_feature: f64,
     pub(super) targets: Vec<RowTarget<A>>,
     /// The rows, by the column of their target.
     by_column: Vec<usize>,
@@ -44,50 +46,30 @@ pub(super) struct Room<'a, A> {
     pub(super) by_weight: &'a mut [A],
 }
 
-/// The caller's arrays.
-#[derive(Clone, Copy)]
-pub(super) struct Arguments<'a, A> {
-    pub(super) features: ArrayView2<'a, A>,
-    pub(super) weights: Weights<'a, A>,
-    pub(super) labels: &'a [usize],
-}
-
-/// Some consecutive rows, and what becomes of them.
-struct Rows<'a, 'c, A> {
-    head: &'a Head<'a>,
-    plan: &'a Plan,
-    arguments: Arguments<'c, A>,
+/// Some consecutive rows, and what is found out about them.
+struct Rows<'a, A> {
     first: usize,
-    scaled: &'a mut [A],
-    by_feature: &'a mut [A],
-    by_weight: &'a mut [A],
+    room: Room<'a, A>,
     norms: &'a mut [f64],
     targets: &'a mut [RowTarget<A>],
-    errors: &'a mut RowErrors,
+    /// The first feature that cannot be used, or the first target.
+    found: &'a mut Result<Option<Error>, Error>,
 }
 
-/// The first row that cannot be used, and the first whose target cannot.
-#[derive(Clone, Debug, Default)]
-struct RowErrors {
-    feature: Option<Error>,
-    target: Option<Error>,
-}
-
-/// Refuses features that cannot be used, and otherwise scales them and finds their targets.
+/// Refuses features that cannot be used, and otherwise scales them and finds their targets. `weights` are the rows of the
+/// columns that are evaluated here.
 ///
 /// The error of a target comes second: it is to be reported only if all class weights can be used.
-pub(super) fn prepare<'a, A: Element>(
-    head: &'a Head<'a>,
-    plan: Plan,
-    arguments: Arguments<'_, A>,
-    coefficients: Vec<f64>,
+pub(super) fn prepare<'a, 'p: 'a, A: Element>(
+    problem: Problem<'p, A>,
+    weights: ArrayView2<'_, A>,
     room: Room<'a, A>,
 ) -> Result<(Batch<'a, A>, Option<Error>), Error> {
-    let (rows, dim) = (plan.rows, plan.dim);
+    let (rows, dim) = (problem.plan.rows, problem.plan.dim);
     let chunk = parallel::rows_per_task(rows, dim);
     let mut norms = vec![0.0; rows];
     let mut targets = vec![RowTarget::ELSEWHERE; rows];
-    let mut errors = vec![RowErrors::default(); rows.div_ceil(chunk)];
+    let mut found = vec![Ok(None); rows.div_ceil(chunk)];
     let directions = if room.by_feature.is_empty() { 0 } else { dim };
     let mut scaled = Pieces::over(&mut *room.scaled);
     let mut by_feature = Pieces::over(&mut *room.by_feature);
@@ -95,35 +77,45 @@ pub(super) fn prepare<'a, A: Element>(
     let tasks = targets
         .chunks_mut(chunk)
         .zip(norms.chunks_mut(chunk))
-        .zip(&mut errors)
+        .zip(&mut found)
         .enumerate()
-        .map(|(task, ((targets, norms), errors))| Rows {
-            head,
-            plan: &plan,
-            arguments,
+        .map(|(task, ((targets, norms), found))| Rows {
             first: task * chunk,
-            scaled: scaled.take(targets.len() * dim),
-            by_feature: by_feature.take(targets.len() * directions),
-            by_weight: by_weight.take(targets.len() * directions),
+            room: Room {
+                scaled: scaled.take(targets.len() * dim),
+                by_feature: by_feature.take(targets.len() * directions),
+                by_weight: by_weight.take(targets.len() * directions),
+            },
             norms,
             targets,
-            errors,
+            found,
         })
         .collect();
-    parallel::for_each(tasks, |rows| Arch::new().dispatch(rows));
-    if let Some(error) = errors.iter().find_map(|errors| errors.feature.clone()) {
-        return Err(error);
+    parallel::for_each(tasks, |mut rows: Rows<'_, A>| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || *rows.found = rows.find(&problem, weights),
+        );
+    });
+    let mut target_error = None;
+    for found in found {
+        let error = found?;
+        target_error = target_error.or(error);
     }
-    let target_error = errors.into_iter().find_map(|errors| errors.target);
+    let longest_feature = match problem.head.layer {
+        Layer::UnitWeights => norms.iter().fold(0.0, |a: f64, &b| a.max(b)),
+        _ => 0.0,
+    };
     let mut batch = Batch {
-        head,
-        plan,
+        head: problem.head,
+        plan: problem.plan,
         scaled: room.scaled,
         norms,
+        longest_feature,
         targets: Vec::new(),
         by_column: (0..rows).collect(),
         changed: Vec::new(),
-        coefficients,
+        coefficients: problem.coefficients,
         by_feature: room.by_feature,
         by_weight: room.by_weight,
     };
@@ -131,73 +123,85 @@ pub(super) fn prepare<'a, A: Element>(
     Ok((batch, target_error))
 }
 
-impl<A: Element> WithSimd for Rows<'_, '_, A> {
-    type Output = ();
-
+impl<A: Element> Rows<'_, A> {
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, _: S) {
-        let mut row_buffer = Vec::new();
-        let mut buffers = Buffers::default();
-        let features = self.arguments.features;
+    fn find(
+        &mut self,
+        problem: &Problem<'_, A>,
+        weights: ArrayView2<'_, A>,
+    ) -> Result<Option<Error>, Error> {
+        let (head, dim) = (problem.head, problem.plan.dim);
+        let (mut buffer, mut buffers) = (Vec::new(), Buffers::default());
+        let mut target_error = None;
         for offset in 0..self.norms.len() {
             let row = self.first + offset;
-            let feature = contiguous(features.row(row), &mut row_buffer);
+            let feature = contiguous(problem.features.row(row), &mut buffer);
             let norm = Norm::of(feature);
-            let needed = self.head.needs_feature_norms();
-            if let Err(error) = norm.check::<A>(needed, Argument::Features, row) {
-                self.errors.feature = Some(error);
-                return;
-            }
+            norm.check::<A>(head.needs_feature_norms(), Argument::Features, row)?;
             self.norms[offset] = norm.value();
-            let dim = self.plan.dim;
-            let scaled = &mut self.scaled[offset * dim..(offset + 1) * dim];
-            if let Layer::Cosine { scale } = self.head.layer {
-                let [first, second] = powers_of_two(-norm.power());
-                let factor = scale / norm.normalised();
-                for (scaled, feature) in scaled.iter_mut().zip(feature) {
-                    *scaled = A::narrow(feature.widen() * first * second * factor);
-                }
-            } else {
-                scaled.copy_from_slice(feature);
+            scale(
+                head.layer,
+                feature,
+                norm,
+                &mut self.room.scaled[offset * dim..(offset + 1) * dim],
+            );
+            if target_error.is_none() {
+                target_error = self
+                    .find_target(problem, weights, offset, &mut buffers)
+                    .err();
             }
-            self.find_target(offset, &mut buffers);
         }
+        Ok(target_error)
     }
-}
 
-impl<A: Element> Rows<'_, '_, A> {
     #[inline(always)]
-    fn find_target(&mut self, offset: usize, buffers: &mut Buffers<A>) {
-        let row = self.first + offset;
-        let Arguments {
-            features,
-            weights,
-            labels,
-        } = self.arguments;
-        let (class, group) = (labels[row], self.plan.group);
+    fn find_target(
+        &mut self,
+        problem: &Problem<'_, A>,
+        weights: ArrayView2<'_, A>,
+        offset: usize,
+        buffers: &mut Buffers<A>,
+    ) -> Result<(), Error> {
+        let plan = &problem.plan;
+        let (row, group, own) = (self.first + offset, plan.group, plan.own_columns());
+        let Some(&class) = problem.labels.get(row) else {
+            return Ok(());
+        };
         let columns = class * group..(class + 1) * group;
-        let own = self.plan.own_columns();
-        if columns.start < own.start || columns.end > own.end || self.errors.target.is_some() {
-            return;
+        if columns.start < own.start || columns.end > own.end {
+            return Ok(());
         }
-        let room = if self.by_feature.is_empty() {
+        let room = if self.room.by_feature.is_empty() {
             0..0
         } else {
-            offset * self.plan.dim..(offset + 1) * self.plan.dim
+            offset * plan.dim..(offset + 1) * plan.dim
         };
+        let here = columns.start - own.start..columns.end - own.start;
         let mut pair = Pair {
             row,
             class,
-            feature: features.row(row),
-            weights: weights.block_rows(&columns),
+            feature: problem.features.row(row),
+            weights: weights.slice_axis_move(Axis(0), Slice::from(here)),
             first: columns.start,
-            by_feature: &mut self.by_feature[room.clone()],
-            by_weight: &mut self.by_weight[room],
+            by_feature: &mut self.room.by_feature[room.clone()],
+            by_weight: &mut self.room.by_weight[room],
         };
-        match RowTarget::find(self.head, &mut pair, buffers) {
-            Ok(target) => self.targets[offset] = target,
-            Err(error) => self.errors.target = Some(error),
-        }
+        self.targets[offset] = RowTarget::find(problem.head, &mut pair, buffers)?;
+        Ok(())
+    }
+}
+
+/// A feature as the products take it: s x̂, or x.
+#[inline(always)]
+fn scale<A: Element>(layer: Layer, feature: &[A], norm: Norm, out: &mut [A]) {
+    let Layer::Cosine { scale } = layer else {
+        out.copy_from_slice(feature);
+        return;
+    };
+    let [first, second] = powers_of_two(-norm.power());
+    let factor = scale / norm.normalised();
+    for (out, feature) in out.iter_mut().zip(feature) {
+        *out = A::narrow(feature.widen() * first * second * factor);
     }
 }
 
@@ -211,6 +215,16 @@ impl<A: Element> Batch<'_, A> {
             self.changed.clear();
         }
         self.targets = targets;
+    }
+
+    /// The class weights that are evaluated here.
+    pub(super) fn weights<'w>(&self, rows: ArrayView2<'w, A>) -> Weights<'w, A> {
+        Weights {
+            rows,
+            first: self.plan.own_columns().start,
+            normalised: self.head.normalises_weights(),
+            longest_feature: self.longest_feature,
+        }
     }
 
     /// The rows whose target is one of `columns`, in the order of column and row.
@@ -261,17 +275,59 @@ impl<A: Element> Batch<'_, A> {
             .zip(totals.chunks(chunk * dim))
             .zip(cosines.chunks_mut(chunk))
             .enumerate()
-            .map(|(task, ((out, totals), cosines))| GradientRows {
-                batch: self,
-                closed: rows,
-                first: task * chunk,
-                totals,
-                out,
-                cosines,
-            })
             .collect();
-        parallel::for_each(tasks, |rows| Arch::new().dispatch(rows));
+        parallel::for_each(tasks, |(task, ((out, totals), cosines))| {
+            let out = out.chunks_exact_mut(dim).zip(totals.chunks_exact(dim));
+            let rows_here = (task * chunk..).zip(cosines).zip(out);
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((i, cosine), (out, total)) in rows_here {
+                        *cosine = self.write_row(i, &rows[i], total, out);
+                    }
+                },
+            );
+        });
         cosines
+    }
+
+    /// One row of ∂X. Returns Σ_{j≠y} p_j cosθ_j.
+    #[inline(always)]
+    fn write_row(&self, i: usize, row: &Closed, total: &[f64], out: &mut [A]) -> f64 {
+        let feature = self.rows(&(i..i + 1));
+        // Through the normalisation: s/‖x‖ · (I − x̂x̂ᵀ).
+        let (mut radial, mut unit, mut cosine) = (0.0, 1.0 / self.norms[i], 0.0);
+        let along = || -> f64 {
+            let pairs = total.iter().zip(feature);
+            pairs.map(|(&g, &x)| g * x.widen()).sum()
+        };
+        match self.head.layer {
+            Layer::Cosine { scale } => {
+                let along = along();
+                cosine = scale_by_power(along / scale, row.exponent);
+                radial = along / (scale * scale);
+                unit = 1.0 / scale;
+            }
+            // A changed negative is ‖x‖ T(c), of which only ‖x‖ c is linear in x.
+            Layer::UnitWeights if self.targets[i].changed.is_some() => {
+                let mean = scale_by_power(row.mean, -row.exponent);
+                radial = (along() - mean) * unit * unit;
+            }
+            Layer::UnitWeights | Layer::Linear => {}
+        }
+        let coefficient = self.coefficients[i];
+        let through = scale_by_power(self.through(i), row.exponent);
+        let term = self.targets[i].term[1];
+        let term = if term == 0.0 { 0.0 } else { term * unit };
+        let direction = &self.by_feature[i * self.plan.dim..][..self.plan.dim];
+        let entries = total.iter().zip(feature).zip(direction);
+        for (out, ((&g, &x), &u)) in out.iter_mut().zip(entries) {
+            let x = x.widen();
+            let others = through * radial.mul_add(-x, g);
+            let target = (-row.pull).mul_add(u.widen(), term * x);
+            *out = A::narrow(coefficient * (others + target));
+        }
+        cosine
     }
 
     /// ∂L/∂s = Σ G_ij T_ij, from Σ_{j≠y} p_j cosθ_j of each row.
@@ -308,64 +364,5 @@ impl<A: Element> Batch<'_, A> {
                 .collect(),
             ignored: ndarray::Array1::default(0),
         })
-    }
-}
-
-struct GradientRows<'a, A> {
-    batch: &'a Batch<'a, A>,
-    closed: &'a [Closed],
-    first: usize,
-    totals: &'a [f64],
-    out: &'a mut [A],
-    cosines: &'a mut [f64],
-}
-
-impl<A: Element> WithSimd for GradientRows<'_, A> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Self { batch, closed, .. } = self;
-        let dim = batch.plan.dim;
-        let rows = self
-            .totals
-            .chunks_exact(dim)
-            .zip(self.out.chunks_exact_mut(dim));
-        for ((offset, cosine), (total, out)) in self.cosines.iter_mut().enumerate().zip(rows) {
-            let i = self.first + offset;
-            let (row, feature) = (&closed[i], batch.rows(&(i..i + 1)));
-            // Through the normalisation: s/‖x‖ · (I − x̂x̂ᵀ).
-            let (mut radial, mut unit) = (0.0, 1.0 / batch.norms[i]);
-            let along = || -> f64 {
-                let pairs = total.iter().zip(feature);
-                pairs.map(|(&g, &x)| g * x.widen()).sum()
-            };
-            match batch.head.layer {
-                Layer::Cosine { scale } => {
-                    let along = along();
-                    *cosine = scale_by_power(along / scale, row.exponent);
-                    radial = along / (scale * scale);
-                    unit = 1.0 / scale;
-                }
-                // A changed negative is ‖x‖ T(c), of which only ‖x‖ c is linear in x.
-                Layer::UnitWeights if batch.targets[i].changed.is_some() => {
-                    let mean = scale_by_power(row.mean, -row.exponent);
-                    radial = (along() - mean) * unit * unit;
-                }
-                Layer::UnitWeights | Layer::Linear => {}
-            }
-            let coefficient = batch.coefficients[i];
-            let through = scale_by_power(batch.through(i), row.exponent);
-            let term = batch.targets[i].term[1];
-            let term = if term == 0.0 { 0.0 } else { term * unit };
-            let direction = &batch.by_feature[i * dim..(i + 1) * dim];
-            let entries = total.iter().zip(feature).zip(direction);
-            for (out, ((&g, &x), &u)) in out.iter_mut().zip(entries) {
-                let x = x.widen();
-                let others = through * radial.mul_add(-x, g);
-                let target = (-row.pull).mul_add(u.widen(), term * x);
-                *out = A::narrow(coefficient * (others + target));
-            }
-        }
     }
 }

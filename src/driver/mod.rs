@@ -19,6 +19,7 @@ mod finish;
 mod lane;
 mod open;
 mod plan;
+mod scores;
 mod smoothing;
 mod target;
 #[cfg(test)]
@@ -39,12 +40,12 @@ use crate::scratch::{Pieces, Scratch};
 
 use bounds::ClassBounds;
 use close::Closed;
-use features::{Arguments, Batch, Room};
-use finish::{ClassGradient, WayBack};
+use features::{Batch, Room};
+use finish::WayBack;
 use lane::Lane;
 use open::Opened;
-use plan::{Plan, Shape};
-use weights::{Door, Weights};
+use plan::Plan;
+use weights::Weights;
 
 /// What is normalised, and so what a logit is, but for its constant.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +145,18 @@ impl<'a> Head<'a> {
         self.constants.map_or(0.0, |constants| constants[class])
     }
 
+    /// Refuses classes of another number than the constants.
+    fn check_constants(&self, classes: usize) -> Result<(), Error> {
+        match self.constants {
+            Some(constants) if constants.len() != classes => Err(Error::RowCount {
+                argument: Argument::Bias,
+                expected: classes,
+                found: constants.len(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// ε/C.
     fn uniform_share(&self, columns: usize) -> f64 {
         self.smoothing / (columns / self.group) as f64
@@ -152,6 +165,10 @@ impl<'a> Head<'a> {
 
 /// Answers a request.
 pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
+    if let Wanted::Scores(weights, scores) = request.wanted {
+        let scratch = &mut request.evaluation.scratch;
+        return scores::solve(head, request.features, weights, scores, scratch);
+    }
     let labels = request.labels(Argument::ClassWeights, head.group)?;
     let Request {
         features,
@@ -159,23 +176,10 @@ pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Res
         targets,
         evaluation,
     } = request;
-    let classes = wanted.weights().nrows() / head.group;
-    if let Some(constants) = head.constants
-        && constants.len() != classes
-    {
-        return Err(Error::RowCount {
-            argument: Argument::Bias,
-            expected: classes,
-            found: constants.len(),
-        });
-    }
-    let shape = Shape {
-        rows: features.nrows(),
-        classes,
-        group: head.group,
-        dim: features.ncols(),
-    };
-    let plan = Plan::new(shape, wanted.aim()).within::<A>(evaluation.scratch.limit())?;
+    head.check_constants(wanted.weights().nrows() / head.group)?;
+    let columns = wanted.weights().nrows();
+    let plan = Plan::new(features.dim(), columns, head.group, wanted.aim());
+    let plan = plan.within::<A>(evaluation.scratch.limit())?;
     let problem = Problem {
         head,
         plan,
@@ -184,6 +188,7 @@ pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Res
         coefficients: check::coefficients(&targets),
     };
     match wanted {
+        Wanted::Scores(..) => unreachable!("answered above"),
         // `update` cannot be sent to another thread.
         Wanted::Update { .. } => problem.solve(wanted, evaluation),
         Wanted::Loss(view) => {
@@ -238,26 +243,7 @@ impl<A: Element> Problem<'_, A> {
     where
         Self: 'm,
     {
-        let mut door = Door {
-            first: self.plan.own_columns().start,
-            normalised: self.head.normalises_weights(),
-            longest_feature: 0.0,
-        };
-        let arguments = Arguments {
-            features: self.features,
-            weights: door.over(rows),
-            labels: self.labels,
-        };
-        let (batch, target_error) = features::prepare(
-            self.head,
-            self.plan,
-            arguments,
-            self.coefficients,
-            memory.room,
-        )?;
-        if matches!(self.head.layer, Layer::UnitWeights) {
-            door.longest_feature = batch.norms.iter().fold(0.0, |a, &b| a.max(b));
-        }
+        let (batch, target_error) = features::prepare(self, rows, memory.room)?;
         Ok(Underway {
             batch,
             target_error,
@@ -265,7 +251,6 @@ impl<A: Element> Problem<'_, A> {
             lanes: memory.lanes,
             totals: memory.totals,
             rests: memory.rests,
-            door,
             bounds: ClassBounds::default(),
         })
     }
@@ -283,6 +268,12 @@ struct Memory<'a, A> {
 impl<'a, A: Element> Memory<'a, A> {
     fn of(plan: &Plan, scratch: &'a mut Scratch<A>) -> Self {
         let sizes = plan.sizes::<A>();
+        scratch.make_room([
+            sizes.elements(),
+            sizes.doubles(),
+            sizes.row_sums,
+            sizes.blocks,
+        ]);
         let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
         let mut doubles = Pieces::of(&mut scratch.doubles, sizes.doubles());
         Self {
@@ -331,20 +322,19 @@ struct Underway<'a, A> {
     lanes: Vec<Lane<'a, A>>,
     totals: &'a mut [f64],
     rests: &'a mut [f64],
-    door: Door,
     bounds: ClassBounds,
 }
 
 impl<'a, A: Element> Underway<'a, A> {
     /// The first phase, once every row's target is known.
     fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
-        let weights = self.door.over(rows);
-        let lengths = self.opened.run(&self.batch, weights, &mut self.lanes)?;
-        bounds::check_logits(&self.batch, &lengths)?;
+        let weights = self.batch.weights(rows);
+        let scanned = self.opened.run(&self.batch, weights, &mut self.lanes)?;
+        bounds::check_logits(&self.batch, &scanned)?;
         if let Some(error) = self.target_error.take() {
             return Err(error);
         }
-        self.bounds = ClassBounds::new(&self.batch, &lengths);
+        self.bounds = ClassBounds::new(&self.batch, &scanned);
         Ok(())
     }
 
@@ -355,9 +345,9 @@ impl<'a, A: Element> Underway<'a, A> {
         wanted: Wanted<'_, A>,
         out: &mut Gradients<'_, A>,
     ) -> Result<(), Error> {
-        let (head, door) = (self.batch.head, self.door);
+        let head = self.batch.head;
         let (n, dim) = (self.batch.plan.rows, self.batch.plan.dim);
-        let weights = door.over(wanted.weights());
+        let weights = self.batch.weights(wanted.weights());
         if !bounds::surely_finite(&self.batch, rows, &self.bounds) {
             self.rehearse(rows, weights)?;
         }
@@ -370,12 +360,12 @@ impl<'a, A: Element> Underway<'a, A> {
         let (back, lanes) = self.back(rows);
         match wanted {
             Wanted::Update { weights, update } => {
-                back.stream(door, lanes, constants, weights, update);
+                back.stream(weights, lanes, constants, update);
                 *out.weights = Array2::default((0, dim));
             }
-            Wanted::Loss(view) | Wanted::Gradients(view) => {
-                let weights = shaped(out.weights, view.dim());
-                back.all(door.over(view), lanes, ClassGradient { weights, constants });
+            Wanted::Loss(view) | Wanted::Gradients(view) | Wanted::Scores(view, _) => {
+                let gradient = shaped(out.weights, view.dim());
+                back.all(back.batch.weights(view), lanes, gradient, constants);
             }
         }
         drop(back);

@@ -11,11 +11,11 @@ use crate::request::Aim;
 use crate::scratch::{Pieces, RowSum};
 
 use super::close::Closed;
-use super::entries::{Columns, Entries, Rows};
+use super::entries::Tile;
 use super::features::Batch;
 use super::lane::Lane;
 use super::smoothing;
-use super::weights::{Lengths, Scanned, Weights, keep_winners};
+use super::weights::{Block, Scanned, Weights, keep_winners};
 
 /// What the forward pass leaves behind, for the columns that are evaluated here.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Segment<'a, A> {
     shifts: Pieces<'a, A>,
     kept: Pieces<'a, A>,
     direction: &'a mut [f64],
-    found: &'a mut Result<Lengths, Error>,
+    found: &'a mut Result<Scanned, Error>,
 }
 
 impl<A: Element> Opened<'_, A> {
@@ -53,10 +53,10 @@ impl<A: Element> Opened<'_, A> {
         batch: &Batch<'_, A>,
         weights: Weights<'_, A>,
         lanes: &mut [Lane<'_, A>],
-    ) -> Result<Lengths, Error> {
+    ) -> Result<Scanned, Error> {
         let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
         let dim = if smooth { plan.dim } else { 0 };
-        let mut found = vec![Ok(Lengths::NONE); plan.segments().len()];
+        let mut found = vec![Ok(Scanned::NONE); plan.segments().len()];
         let mut directions = vec![0.0; found.len() * dim];
         let mut factors = Pieces::over(&mut *self.factors);
         let mut rescaled = Pieces::over(&mut *self.rescaled);
@@ -90,7 +90,7 @@ impl<A: Element> Opened<'_, A> {
         }
         found
             .into_iter()
-            .try_fold(Lengths::NONE, |all, segment| Ok(all.and(segment?)))
+            .try_fold(Scanned::NONE, |all, segment| Ok(all.and(segment?)))
     }
 
     /// What the segments have left behind of each row, in their order.
@@ -114,84 +114,42 @@ impl<A: Element> Segment<'_, A> {
         batch: &Batch<'_, A>,
         weights: Weights<'_, A>,
         lane: &mut Lane<'_, A>,
-    ) -> Result<Lengths, Error> {
-        let plan = &batch.plan;
+    ) -> Result<Scanned, Error> {
         self.sums.fill(RowSum::none());
-        let mut lengths = Lengths::NONE;
+        let mut all = Scanned::NONE;
         for (index, block) in self.blocks.clone().enumerate() {
-            let columns = plan.block(block);
+            let columns = batch.plan.block(block);
             let factors = self.factors.take(columns.len());
-            let Scanned {
-                lengths: own,
-                rescaled,
-            } = lane.scan(batch.head, weights, &columns, factors)?;
-            lengths = lengths.and(own);
-            self.rescaled[index] = rescaled;
-            let shifts = self.shifts.take_if(plan.aim != Aim::Loss, plan.rows);
-            let kept = self.kept.take_if(plan.keeps, plan.rows * columns.len());
-            self.block(
-                batch,
-                weights,
-                lane,
-                &Given {
-                    columns,
-                    factors,
-                    rescaled,
-                },
-                shifts,
-                kept,
-            );
+            let buffers = &mut lane.buffers;
+            buffers.set_columns(batch.head, &columns);
+            let scanned = Arch::new().dispatch(
+                #[inline(always)]
+                || weights.scan(&columns, factors, buffers),
+            )?;
+            self.rescaled[index] = scanned.rescaled;
+            all = all.and(scanned);
+            let block = weights.block(columns, factors, scanned.rescaled, buffers);
+            block.add_directions(weights.normalised, self.direction);
+            self.block(batch, &block, lane.tile);
         }
-        Ok(lengths)
+        Ok(all)
     }
 
     /// One block, all tiles of rows.
-    fn block(
-        &mut self,
-        batch: &Batch<'_, A>,
-        weights: Weights<'_, A>,
-        lane: &mut Lane<'_, A>,
-        given: &Given<'_, A>,
-        shifts: &mut [A],
-        kept: &mut [A],
-    ) {
-        let Lane {
-            tile,
-            buffers,
-            constants,
-            lengths,
-            ..
-        } = lane;
-        let width = given.columns.len();
-        let block = weights.block(&given.columns, given.rescaled, buffers);
-        let columns = Columns {
-            factors: given.factors,
-            constants,
-            lengths,
-        };
-        let unit = scale_by_power(1.0, block.unit);
-        add_directions(
-            block.rows,
-            given.factors,
-            weights.normalised(),
-            unit,
-            self.direction,
-        );
-        let mut kept = Pieces::over(kept);
-        for rows in batch.plan.tiles() {
-            let products = &mut tile[..rows.len() * width];
-            batch.products(&rows, &given.columns, block.rows, &columns, products);
+    fn block(&mut self, batch: &Batch<'_, A>, block: &Block<'_, A>, room: &mut [A]) {
+        let plan = &batch.plan;
+        let shifts = self.shifts.take_if(plan.aim != Aim::Loss, plan.rows);
+        for rows in plan.tiles() {
+            let products = &mut room[..rows.len() * block.columns.len()];
+            batch.products(&rows, block, products);
+            let kept = self.kept.take_if(plan.keeps, products.len());
+            let tile = batch.tile(&rows, block, products);
             let sums = &mut self.sums[rows.clone()];
-            Arch::new().dispatch(Entries {
-                columns,
-                link: batch.head.link,
-                changed: batch.changed(&rows),
-                products,
-                out: kept.take_if(batch.plan.keeps, rows.len() * width),
-                rows: Rows::Open { sums, unit },
-            });
+            Arch::new().dispatch(
+                #[inline(always)]
+                || tile.open(sums, kept),
+            );
             if !shifts.is_empty() {
-                let sums = &self.sums[rows.clone()];
                 for (shift, sum) in shifts[rows].iter_mut().zip(sums) {
                     *shift = sum.shift;
                 }
@@ -200,28 +158,18 @@ impl<A: Element> Segment<'_, A> {
     }
 }
 
-/// What is known of a block before its products.
-struct Given<'a, A> {
-    columns: Range<usize>,
-    factors: &'a [A],
-    rescaled: bool,
-}
-
-/// Adds the rows of a block, normalised if the layer does that, to their sum.
-fn add_directions<A: Element>(
-    rows: &[A],
-    factors: &[A],
-    normalised: bool,
-    unit: f64,
-    sum: &mut [f64],
-) {
-    if sum.is_empty() {
-        return;
-    }
-    for (row, factor) in rows.chunks_exact(sum.len()).zip(factors) {
-        let factor = if normalised { factor.widen() } else { unit };
-        for (sum, entry) in sum.iter_mut().zip(row) {
-            *sum = entry.widen().mul_add(factor, *sum);
+impl<A: Element> Block<'_, A> {
+    /// Adds the rows, normalised if the layer does that, to their sum; nothing if that is empty.
+    fn add_directions(&self, normalised: bool, sum: &mut [f64]) {
+        if sum.is_empty() {
+            return;
+        }
+        let unit = scale_by_power(1.0, self.unit);
+        for (row, factor) in self.rows.chunks_exact(sum.len()).zip(self.factors) {
+            let factor = if normalised { factor.widen() } else { unit };
+            for (sum, entry) in sum.iter_mut().zip(row) {
+                *sum = entry.widen().mul_add(factor, *sum);
+            }
         }
     }
 }
@@ -229,22 +177,15 @@ fn add_directions<A: Element>(
 impl<A: Element> Batch<'_, A> {
     /// `features · Wᵀ` of a tile by a block, with −∞ in the place of the targets, which enter on their own, and of all but
     /// the nearest of each class's sub-centers.
-    pub(super) fn products(
-        &self,
-        rows: &Range<usize>,
-        columns: &Range<usize>,
-        block: &[A],
-        known: &Columns<'_, A>,
-        out: &mut [A],
-    ) {
-        let (height, width, dim) = (rows.len(), columns.len(), self.plan.dim);
+    pub(super) fn products(&self, rows: &Range<usize>, block: &Block<'_, A>, out: &mut [A]) {
+        let (columns, group, dim) = (&block.columns, self.plan.group, self.plan.dim);
+        let (height, width) = (rows.len(), columns.len());
         A::product(
             MatMut::from_row_major_slice_mut(out, height, width),
             false,
             MatRef::from_row_major_slice(self.rows(rows), height, dim),
-            MatRef::from_row_major_slice(block, width, dim).transpose(),
+            MatRef::from_row_major_slice(block.rows, width, dim).transpose(),
         );
-        let group = self.plan.group;
         for &row in self.rows_of(columns) {
             if rows.contains(&row) {
                 let first = (self.targets[row].column - columns.start) / group * group;
@@ -254,8 +195,22 @@ impl<A: Element> Batch<'_, A> {
         }
         if group > 1 {
             for row in out.chunks_exact_mut(width) {
-                keep_winners(row, known.factors, known.constants, group);
+                keep_winners(row, block, group);
             }
+        }
+    }
+
+    pub(super) fn tile<'a>(
+        &'a self,
+        rows: &Range<usize>,
+        block: &'a Block<'a, A>,
+        products: &'a [A],
+    ) -> Tile<'a, A> {
+        Tile {
+            block,
+            link: self.head.link,
+            changed: self.changed(rows),
+            products,
         }
     }
 }

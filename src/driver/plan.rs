@@ -56,25 +56,9 @@ pub(super) struct Plan {
     pub(super) lanes: usize,
 }
 
-/// The sizes of a problem.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub(super) rows: usize,
-    pub(super) classes: usize,
-    pub(super) group: usize,
-    pub(super) dim: usize,
-}
-
 impl Plan {
-    /// The plan for N ≥ 0 and C, K, d ≥ 1, with everything in flight that the threads can use.
-    pub(super) fn new(shape: Shape, aim: Aim) -> Self {
-        let Shape {
-            rows,
-            classes,
-            group,
-            dim,
-        } = shape;
-        let columns = classes * group;
+    /// The plan for features N×d and the columns of all classes, K for each, with everything in flight that the threads can use.
+    pub(super) fn new((rows, dim): (usize, usize), columns: usize, group: usize, aim: Aim) -> Self {
         let tiles = rows.div_ceil(TILE_ROWS).max(1);
         let tile_rows = rows.div_ceil(tiles).max(1);
         // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; a quarter of the columns keeps a few
@@ -199,6 +183,16 @@ impl Plan {
     /// Whether there are so many tiles of rows that ∂W is summed in groups of them, in `f64`.
     pub(super) fn sums_in_groups(&self) -> bool {
         self.rows > self.group_tiles() * self.tile_rows
+    }
+
+    /// Whether a tile is the first of its group.
+    pub(super) fn begins_group(&self, tile: &Range<usize>) -> bool {
+        (tile.start / self.tile_rows).is_multiple_of(self.group_tiles())
+    }
+
+    /// Whether groups have ended before the one of this tile.
+    pub(super) fn has_ended_groups(&self, tile: &Range<usize>) -> bool {
+        tile.start / self.tile_rows >= self.group_tiles()
     }
 
     /// Whether a tile is the last of its group.

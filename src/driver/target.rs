@@ -106,6 +106,29 @@ struct Logit {
     by_w: Derivative,
 }
 
+impl<A: Element> Pair<'_, A> {
+    /// Which of the class's rows has the smallest angle with the feature; of equals the first.
+    #[inline(always)]
+    fn nearest(&self, buffers: &mut Buffers<A>) -> usize {
+        let (mut best, mut nearest) = (0, f64::NEG_INFINITY);
+        if self.weights.nrows() == 1 {
+            return best;
+        }
+        let [x_copy, w_copy] = &mut buffers.copies;
+        let x_row = contiguous(self.feature, x_copy);
+        let x = Scaled::of(x_row, Norm::of(x_row), &mut buffers.x);
+        for (k, weight) in self.weights.outer_iter().enumerate() {
+            let weight = contiguous(weight, w_copy);
+            let w = Scaled::of(weight, Norm::of(weight), &mut buffers.w);
+            let plane = Plane::of(&x, &w, &mut buffers.delta, &mut buffers.sigma);
+            if plane.angle.cos() > nearest {
+                (best, nearest) = (k, plane.angle.cos());
+            }
+        }
+        best
+    }
+}
+
 impl<A: Element> RowTarget<A> {
     /// That of a row whose target is not looked at here.
     pub(super) const ELSEWHERE: Self = Self {
@@ -127,6 +150,7 @@ impl<A: Element> RowTarget<A> {
         pair: &mut Pair<'_, A>,
         buffers: &mut Buffers<A>,
     ) -> Result<Self, Error> {
+        let best = pair.nearest(buffers);
         let Buffers {
             copies: [x_copy, w_copy],
             x,
@@ -136,27 +160,12 @@ impl<A: Element> RowTarget<A> {
             entries,
         } = buffers;
         let x_row = contiguous(pair.feature, x_copy);
-        let x_norm = Norm::of(x_row);
-        let x = Scaled::of(x_row, x_norm, x);
-        let mut best = 0;
-        if pair.weights.nrows() > 1 {
-            let mut nearest = f64::NEG_INFINITY;
-            for (k, weight) in pair.weights.outer_iter().enumerate() {
-                let weight = contiguous(weight, w_copy);
-                let norm = Norm::of(weight);
-                let w = Scaled::of(weight, norm, w);
-                let cosine = Plane::of(&x, &w, delta, sigma).angle.cos();
-                if cosine > nearest {
-                    (best, nearest) = (k, cosine);
-                }
-            }
-        }
         let w_row = contiguous(pair.weights.row(best), w_copy);
-        let w_norm = Norm::of(w_row);
+        let (x_norm, w_norm) = (Norm::of(x_row), Norm::of(w_row));
         if !w_norm.is_finite() || (w_norm.is_zero() && head.normalises_weights()) {
             return Ok(Self::ELSEWHERE);
         }
-        let w = Scaled::of(w_row, w_norm, w);
+        let (x, w) = (Scaled::of(x_row, x_norm, x), Scaled::of(w_row, w_norm, w));
         let plane =
             (!x_norm.is_zero() && !w_norm.is_zero()).then(|| Plane::of(&x, &w, delta, sigma));
 

@@ -399,12 +399,6 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     let case = Case::new(40, 2_000, head.group, 5);
     let narrow = |array: &Array2<f64>| array.mapv(A::narrow);
     let (features, weights) = (narrow(&case.features), narrow(&case.weights));
-    let shape = Shape {
-        rows: 40,
-        classes: 2_000,
-        group: head.group,
-        dim: 5,
-    };
     let mut whole = Evaluation::new();
     let targets = Targets::new(&case.labels);
     let request = Request {
@@ -415,7 +409,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     };
     solve(head, request).expect("a good batch");
 
-    let mut plan = Plan::new(shape, Aim::Gradients);
+    let mut plan = Plan::new((40, 5), 2_000 * head.group, head.group, Aim::Gradients);
     plan.keeps = keeps;
     let ends = splits.iter().copied().chain([plan.segments().end]);
     let starts = [0].into_iter().chain(splits.iter().copied());
@@ -485,14 +479,9 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     for Part { columns, underway } in &mut parts {
         let own = rows_of(&weights, columns.clone());
         let mut gradient = vec![A::zero(); own.len()];
-        underway.begin_totals(&rows, underway.door.over(own));
-        let door = underway.door;
+        underway.begin_totals(&rows, underway.batch.weights(own));
         let (back, lanes) = underway.back(&rows);
-        let out = ClassGradient {
-            weights: &mut gradient,
-            constants: &mut [],
-        };
-        back.all(door.over(own), lanes, out);
+        back.all(back.batch.weights(own), lanes, &mut gradient, &mut []);
         drop(back);
         let expected = rows_of(&whole.grad_weights, columns.clone());
         let pairs = expected.iter().zip(&gradient);
@@ -559,5 +548,39 @@ fn parts_have_the_bits_of_the_whole() {
                 in_parts::<f64>(&head, splits, keeps);
             }
         }
+    }
+}
+
+/// The score of a class is that of its best sub-center, and its constant is added.
+#[test]
+fn scores_of_sub_centers() {
+    let case = Case::new(7, 300, 3, 4);
+    let constants: Vec<f64> = (0..300).map(|class| f64::from(class % 7) / 10.0).collect();
+    let head = Head {
+        group: 3,
+        constants: Some(&constants),
+        ..Head::new(COSINE)
+    };
+    let mut scores = Array2::default((0, 0));
+    let request = Request {
+        features: case.features.view(),
+        wanted: Wanted::Scores(case.weights.view(), crate::scores::Scores::All(&mut scores)),
+        targets: Targets::new(&[0_usize; 0]),
+        evaluation: &mut Evaluation::new(),
+    };
+    solve(&head, request).expect("a good batch");
+    let Layer::Cosine { scale } = COSINE else {
+        panic!("a cosine layer");
+    };
+    let unit = |array: &Array2<f64>| {
+        let norms = array.map_axis(Axis(1), |row| row.dot(&row).sqrt());
+        array / &norms.insert_axis(Axis(1))
+    };
+    let cosines = unit(&case.features).dot(&unit(&case.weights).t());
+    assert_eq!(scores.dim(), (7, 300));
+    for ((row, class), found) in scores.indexed_iter() {
+        let columns = (3 * class..3 * class + 3).map(|column| cosines[[row, column]]);
+        let expected = scale * columns.fold(f64::NEG_INFINITY, f64::max) + constants[class];
+        assert!((found - expected).abs() < 1e-13, "{found} for {expected}");
     }
 }

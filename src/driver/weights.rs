@@ -13,9 +13,12 @@ use crate::numerics::{
     scale_by_power,
 };
 
-/// How class weights are brought into the products.
+use super::Head;
+
+/// The class weights that are evaluated here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Door {
+pub(super) struct Weights<'a, A> {
+    pub(super) rows: ArrayView2<'a, A>,
     /// The column of the first row.
     pub(super) first: usize,
     /// Whether the layer normalises them.
@@ -24,82 +27,83 @@ pub(super) struct Door {
     pub(super) longest_feature: f64,
 }
 
-/// The class weights that are evaluated here.
+/// What has been found out about the rows of a block, or of many.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weights<'a, A> {
-    rows: ArrayView2<'a, A>,
-    door: Door,
-}
-
-/// The longest and the shortest row of some class weights.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lengths {
+pub(super) struct Scanned {
     pub(super) longest: f64,
     pub(super) shortest: f64,
-    pub(super) shortest_row: usize,
+    /// Whether rows are copied and scaled.
+    pub(super) rescaled: bool,
 }
 
-impl Lengths {
-    /// Those of no rows.
+impl Scanned {
+    /// Of no rows.
     pub(super) const NONE: Self = Self {
         longest: 0.0,
         shortest: f64::INFINITY,
-        shortest_row: 0,
+        rescaled: false,
     };
 
-    /// Those of these rows and of `other`, which come after them.
+    /// Of these rows and others.
     pub(super) fn and(self, other: Self) -> Self {
-        let (shortest, shortest_row) = if other.shortest < self.shortest {
-            (other.shortest, other.shortest_row)
-        } else {
-            (self.shortest, self.shortest_row)
-        };
         Self {
             longest: self.longest.max(other.longest),
-            shortest,
-            shortest_row,
+            shortest: self.shortest.min(other.shortest),
+            rescaled: self.rescaled || other.rescaled,
         }
     }
 }
 
-/// What has been found out about a block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scanned {
-    pub(super) lengths: Lengths,
-    /// Whether its rows are copied and scaled.
-    pub(super) rescaled: bool,
-}
-
-/// A block as the products take it: row-major, and far from both ends of the range of the element type.
-#[derive(Clone, Copy, Debug)]
+/// A block of columns, as the products take it.
+#[derive(Clone, Debug)]
 pub(super) struct Block<'a, A> {
+    pub(super) columns: Range<usize>,
+    /// Row-major, and far from both ends of the range of the element type.
     pub(super) rows: &'a [A],
+    /// Whether they are copies, scaled by powers of two.
+    pub(super) scaled: bool,
     /// The rows times 2^this are the class weights, where the layer does not normalise them.
     pub(super) unit: i32,
+    /// What turns the products of each column into logits: 1/‖w‖, or a power of two.
+    pub(super) factors: &'a [A],
+    /// What is added to them.
+    pub(super) constants: &'a [A],
+    /// The lengths of the weights, in units of the block; empty if the layer normalises them.
+    pub(super) lengths: &'a [A],
 }
 
-/// What scanning and copying work in.
+/// What a block is scanned, and copied, into.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers<A> {
     norms: Vec<f64>,
     row: Vec<A>,
     block: Vec<A>,
+    constants: Vec<A>,
+    lengths: Vec<A>,
 }
 
-impl Door {
-    pub(super) fn over<A>(self, rows: ArrayView2<'_, A>) -> Weights<'_, A> {
-        Weights { rows, door: self }
+impl<A: Element> Buffers<A> {
+    /// Writes the constants of some columns, and makes room for the lengths of their weights, if those are not normalised.
+    pub(super) fn set_columns(&mut self, head: &Head<'_>, columns: &Range<usize>) {
+        self.constants.clear();
+        match head.constants {
+            None => self.constants.resize(columns.len(), A::zero()),
+            Some(constants) => {
+                let classes = columns.clone().map(|column| column / head.group);
+                let constants = classes.map(|class| A::narrow(constants[class]));
+                self.constants.extend(constants);
+            }
+        }
+        let normalised = head.normalises_weights();
+        let lengths = if normalised { 0 } else { columns.len() };
+        self.lengths.resize(lengths, A::zero());
     }
 }
 
 impl<'a, A: Element> Weights<'a, A> {
-    /// Whether the layer normalises them.
-    pub(super) fn normalised(&self) -> bool {
-        self.door.normalised
-    }
-
-    pub(super) fn block_rows(&self, columns: &Range<usize>) -> ArrayView2<'a, A> {
-        let own = columns.start - self.door.first..columns.end - self.door.first;
+    /// The rows of some columns.
+    pub(super) fn of(&self, columns: &Range<usize>) -> ArrayView2<'a, A> {
+        let own = columns.start - self.first..columns.end - self.first;
         let mut rows = self.rows;
         rows.slice_axis_inplace(Axis(0), Slice::from(own));
         rows
@@ -112,11 +116,15 @@ impl<'a, A: Element> Weights<'a, A> {
         &self,
         columns: &Range<usize>,
         factors: &mut [A],
-        lengths: &mut [A],
         buffers: &mut Buffers<A>,
     ) -> Result<Scanned, Error> {
-        let rows = self.block_rows(columns);
-        let Buffers { norms, row, .. } = buffers;
+        let rows = self.of(columns);
+        let Buffers {
+            norms,
+            row,
+            lengths,
+            ..
+        } = buffers;
         norms.clear();
         for weight in rows.outer_iter() {
             let weight = contiguous(weight, row);
@@ -128,7 +136,7 @@ impl<'a, A: Element> Weights<'a, A> {
         let mut rescaled = false;
         if smallest >= window(-A::NORM_WINDOW)
             && largest < window(A::NORM_WINDOW)
-            && largest.sqrt() * self.door.longest_feature <= product_limit::<A>()
+            && largest.sqrt() * self.longest_feature <= product_limit::<A>()
         {
             for norm in &mut *norms {
                 *norm = norm.sqrt();
@@ -139,7 +147,7 @@ impl<'a, A: Element> Weights<'a, A> {
         let (shortest, longest) = extremes(norms);
         let unit = if rescaled { self.unit(longest) } else { 0 };
         for (factor, norm) in factors.iter_mut().zip(&*norms) {
-            *factor = A::narrow(match (self.door.normalised, rescaled) {
+            *factor = A::narrow(match (self.normalised, rescaled) {
                 (false, _) => scale_by_power(1.0, unit),
                 (true, false) => 1.0 / norm,
                 // Of the rows as they are used, scaled by powers of two.
@@ -149,13 +157,9 @@ impl<'a, A: Element> Weights<'a, A> {
         for (length, norm) in lengths.iter_mut().zip(&*norms) {
             *length = A::narrow(scale_by_power(*norm, -unit));
         }
-        let first = norms.iter().position(|&norm| norm == shortest);
         Ok(Scanned {
-            lengths: Lengths {
-                longest,
-                shortest,
-                shortest_row: columns.start + first.unwrap_or(0),
-            },
+            longest,
+            shortest,
             rescaled,
         })
     }
@@ -172,11 +176,11 @@ impl<'a, A: Element> Weights<'a, A> {
         let mut rescaled = false;
         for ((column, row), found) in columns.clone().zip(rows.outer_iter()).zip(norms) {
             let norm = Norm::of(contiguous(row, buffer));
-            norm.check::<A>(self.door.normalised, Argument::ClassWeights, column)?;
+            norm.check::<A>(self.normalised, Argument::ClassWeights, column)?;
             *found = norm.value();
-            rescaled |= if self.door.normalised {
+            rescaled |= if self.normalised {
                 norm.power().abs() > A::NORM_WINDOW
-                    || *found * self.door.longest_feature > product_limit::<A>()
+                    || *found * self.longest_feature > product_limit::<A>()
             } else {
                 norm.power() > A::LONGEST
             };
@@ -186,39 +190,56 @@ impl<'a, A: Element> Weights<'a, A> {
 
     /// The k for which all rows of a rescaled block are divided by 2^k, if the layer does not normalise them; 0 if it does.
     fn unit(&self, longest: f64) -> i32 {
-        if self.door.normalised {
+        if self.normalised {
             0
         } else {
             Norm::of(&[longest.min(f64::MAX)]).power() - A::LONGEST
         }
     }
 
-    /// The rows of a block: the caller's own memory if it can be, a copy if not.
+    /// A block whose columns have been set: in the caller's own memory if it can be, a copy if not.
     pub(super) fn block<'b>(
         &self,
-        columns: &Range<usize>,
+        columns: Range<usize>,
+        factors: &'b [A],
         rescaled: bool,
         buffers: &'b mut Buffers<A>,
     ) -> Block<'b, A>
     where
         'a: 'b,
     {
-        let rows = self.block_rows(columns);
-        if !rescaled && let Some(rows) = rows.to_slice() {
-            return Block { rows, unit: 0 };
+        let rows = self.of(&columns);
+        let (rows, unit) = match rows.to_slice() {
+            Some(rows) if !rescaled => (rows, 0),
+            _ => {
+                let unit = self.copy(rows, rescaled, &mut buffers.block);
+                (&buffers.block[..], unit)
+            }
+        };
+        Block {
+            columns,
+            rows,
+            scaled: rescaled,
+            unit,
+            factors,
+            constants: &buffers.constants,
+            lengths: &buffers.lengths,
         }
-        let copy = &mut buffers.block;
+    }
+
+    /// Copies rows, far from both ends of the range if they are rescaled, and returns their unit.
+    fn copy(&self, rows: ArrayView2<'_, A>, rescaled: bool, copy: &mut Vec<A>) -> i32 {
         copy.clear();
         copy.extend(rows.iter().copied());
         let mut unit = 0;
         if rescaled {
             let dim = rows.ncols();
-            if !self.door.normalised {
+            if !self.normalised {
                 let norms = copy.chunks_exact(dim).map(|row| Norm::of(row).value());
                 unit = self.unit(norms.fold(0.0, f64::max));
             }
             for row in copy.chunks_exact_mut(dim) {
-                let power = if self.door.normalised {
+                let power = if self.normalised {
                     Norm::of(row).power()
                 } else {
                     unit
@@ -226,17 +247,17 @@ impl<'a, A: Element> Weights<'a, A> {
                 scale_row(row, -power);
             }
         }
-        Block { rows: copy, unit }
+        unit
     }
 
     /// Subtracts one class weight, normalised if the layer does that.
     pub(super) fn subtract(&self, column: usize, from: &mut [f64]) {
-        let row = self.rows.row(column - self.door.first);
+        let row = self.rows.row(column - self.first);
         let (mut buffer, mut wide) = (Vec::new(), Vec::new());
         let row = contiguous(row, &mut buffer);
         let norm = Norm::of(row);
         norm.scale_down(row, &mut wide);
-        let factor = if self.door.normalised {
+        let factor = if self.normalised {
             1.0 / norm.normalised()
         } else {
             scale_by_power(1.0, norm.power())
@@ -247,10 +268,10 @@ impl<'a, A: Element> Weights<'a, A> {
     }
 
     /// The k for which a row of a rescaled block was divided by 2^k, if the layer normalises it; 0 if it does not.
-    pub(super) fn power(&self, column: usize, buffers: &mut Buffers<A>) -> i32 {
-        let row = self.rows.row(column - self.door.first);
-        if self.door.normalised {
-            Norm::of(contiguous(row, &mut buffers.row)).power()
+    pub(super) fn power(&self, column: usize) -> i32 {
+        let row = self.rows.row(column - self.first);
+        if self.normalised {
+            Norm::of(contiguous(row, &mut Vec::new())).power()
         } else {
             0
         }
@@ -270,20 +291,15 @@ pub(super) fn scale_row<A: Element>(row: &mut [A], power: i32) {
     }
 }
 
-/// Takes the rows of a block from the product to the gradient, `out ← (I − ŵŵᵀ) out · 2^power`.
+/// Takes the gradient of a block through the normalisation, `out ← (I − ŵŵᵀ) out · 2^power`.
 #[inline(always)]
-pub(super) fn project<A: Element>(
-    out: &mut [A],
-    weights: &[A],
-    factors: &[A],
-    dim: usize,
-    power: i32,
-) {
+pub(super) fn project<A: Element>(out: &mut [A], block: &Block<'_, A>, power: i32) {
     // What is no power of two of this type is applied on its own.
     let representable = power.abs() <= A::NORMAL_POWER;
     let back = A::narrow(scale_by_power(1.0, if representable { power } else { 0 }));
-    let rows = out.chunks_exact_mut(dim).zip(weights.chunks_exact(dim));
-    for ((out, weight), &factor) in rows.zip(factors) {
+    let dim = out.len() / block.columns.len();
+    let rows = out.chunks_exact_mut(dim).zip(block.rows.chunks_exact(dim));
+    for ((out, weight), &factor) in rows.zip(block.factors) {
         let radial = dot_in_lanes(out, weight) * factor * factor;
         for (entry, &w) in out.iter_mut().zip(weight) {
             *entry = (*entry - radial * w) * back;
@@ -312,15 +328,9 @@ fn dot_in_lanes<A: Element>(a: &[A], b: &[A]) -> A {
 }
 
 /// Writes −∞ in the place of all but the largest logit of each group of columns; of equals the first is the largest.
-pub(super) fn keep_winners<A: Element>(
-    products: &mut [A],
-    factors: &[A],
-    constants: &[A],
-    group: usize,
-) {
-    let columns = factors
-        .chunks_exact(group)
-        .zip(constants.chunks_exact(group));
+pub(super) fn keep_winners<A: Element>(products: &mut [A], block: &Block<'_, A>, group: usize) {
+    let factors = block.factors.chunks_exact(group);
+    let columns = factors.zip(block.constants.chunks_exact(group));
     for (products, (factors, constants)) in products.chunks_exact_mut(group).zip(columns) {
         let logit = |k: usize| products[k].mul_add(factors[k], constants[k]);
         let mut best = 0;

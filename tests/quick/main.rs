@@ -36,6 +36,7 @@ mod properties;
 mod ranges;
 mod regressions;
 mod results;
+mod scores;
 mod sums;
 mod support;
 mod text;

@@ -97,6 +97,28 @@ fn scratch_is_counted_to_the_byte() {
     assert!(debug.contains(&format!("bytes: {used}")), "{debug}");
 }
 
+/// One shape needs much of one buffer, the other much of another: what is kept of both must not add up beyond the limit.
+#[test]
+fn the_scratch_limit_holds_from_shape_to_shape() {
+    let batches = [(600, 20, 2), (2, 3000, 2)].map(|(n, c, d)| Batch::<f32>::random(97, n, c, d));
+    let run = |batch: &Batch<f32>, evaluation: &mut Evaluation<f32>| {
+        let (x, w) = (batch.features.view(), batch.weights.view());
+        let targets = Targets::new(&batch.labels);
+        let done = ArcFace::default().evaluate_into(x, w, &targets, evaluation);
+        assert_eq!(done, Ok(()));
+        evaluation.scratch_bytes()
+    };
+    let alone = batches
+        .each_ref()
+        .map(|batch| run(batch, &mut Evaluation::new()));
+    let limit = alone[0].max(alone[1]);
+    let mut kept = Evaluation::with_scratch_limit(limit);
+    for batch in batches.iter().chain(&batches) {
+        let held = run(batch, &mut kept);
+        assert!(held <= limit, "{held} of {limit}, alone {alone:?}");
+    }
+}
+
 /// Arrays of the right shape in another order are the caller's to bring, and are replaced.
 #[test]
 fn an_evaluation_may_have_arrays_in_another_order() {

@@ -1,0 +1,126 @@
+//! Which class a feature belongs to.
+
+use ndarray::{Array2, ArrayView1};
+
+use crate::error::Error;
+
+/// The best classes of each row, the best first, as [`MarginLoss::top_k`](crate::MarginLoss::top_k) finds them.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{CosFace, MarginLoss};
+/// use margin_losses::ndarray::array;
+///
+/// let (x, w) = (array![[3.0_f64, 4.0]], array![[0.0, 1.0], [-1.0, 0.0], [2.0, 0.0]]);
+/// let top = CosFace::new(10.0, 0.35)?.top_k(x.view(), w.view(), 2)?;
+/// assert_eq!(top.classes, array![[0, 2]]);
+/// assert!((&top.scores - &array![[8.0, 6.0]]).iter().all(|off| off.abs() < 1e-14));   // s cosθ
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TopClasses<A> {
+    /// The classes, N×k.
+    pub classes: Array2<usize>,
+    /// Their scores, N×k, in descending order.
+    pub scores: Array2<A>,
+}
+
+/// Which scores are wanted, and where they go.
+#[derive(Debug)]
+pub(crate) enum Scores<'a, A> {
+    /// Those of all classes.
+    All(&'a mut Array2<A>),
+    /// Those of the k best.
+    Top(usize, &'a mut TopClasses<A>),
+}
+
+impl<A> Scores<'_, A> {
+    pub(crate) fn reborrow(&mut self) -> Scores<'_, A> {
+        match self {
+            Self::All(out) => Scores::All(out),
+            Self::Top(k, out) => Scores::Top(*k, out),
+        }
+    }
+
+    /// Refuses to choose none, or more classes than there are.
+    pub(crate) fn check(&self, classes: usize) -> Result<(), Error> {
+        match *self {
+            Self::Top(k, _) if !(1..=classes).contains(&k) => Err(Error::TopK { k, classes }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<A: num_traits::Float> Scores<'_, A> {
+    /// From the scores of all classes.
+    pub(crate) fn fill(self, scores: Array2<A>) {
+        match self {
+            Self::All(out) => *out = scores,
+            Self::Top(k, out) => {
+                let best = |row: ArrayView1<'_, A>| {
+                    let mut best = Best::of(k);
+                    for (class, &score) in row.iter().enumerate() {
+                        best.offer(score, class);
+                    }
+                    best
+                };
+                *out = TopClasses::from_rows(k, scores.outer_iter().map(best));
+            }
+        }
+    }
+}
+
+/// The best classes of one row among those seen so far, which come in ascending order.
+#[derive(Clone, Debug)]
+pub(crate) struct Best<A> {
+    k: usize,
+    /// In descending order of the scores; equals in the order of the classes.
+    found: Vec<(A, usize)>,
+}
+
+impl<A: num_traits::Float> Best<A> {
+    pub(crate) fn of(k: usize) -> Self {
+        Self {
+            k,
+            found: Vec::new(),
+        }
+    }
+
+    /// What a score must exceed to count.
+    pub(crate) fn threshold(&self) -> A {
+        match self.found.last() {
+            Some(&(least, _)) if self.found.len() == self.k => least,
+            _ => A::neg_infinity(),
+        }
+    }
+
+    pub(crate) fn offer(&mut self, score: A, class: usize) {
+        if score > self.threshold() {
+            self.found.truncate(self.k - 1);
+            let place = self.found.partition_point(|&(other, _)| other >= score);
+            self.found.insert(place, (score, class));
+        }
+    }
+
+    /// Takes in what was found among later classes.
+    pub(crate) fn join(&mut self, later: &Self) {
+        for &(score, class) in &later.found {
+            self.offer(score, class);
+        }
+    }
+}
+
+impl<A: num_traits::Float> TopClasses<A> {
+    /// From k classes for each row.
+    pub(crate) fn from_rows(k: usize, rows: impl Iterator<Item = Best<A>>) -> Self {
+        let found: Vec<_> = rows.flat_map(|row| row.found).collect();
+        let shape = (found.len() / k, k);
+        let at = |(row, rank): (usize, usize)| row * k + rank;
+        Self {
+            classes: Array2::from_shape_fn(shape, |place| found[at(place)].1),
+            scores: Array2::from_shape_fn(shape, |place| found[at(place)].0),
+        }
+    }
+}
