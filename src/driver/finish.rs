@@ -311,9 +311,12 @@ impl<'a, A: Element> Run<'a, A> {
         let power = if block.scaled { 0 } else { -back.boost };
         Arch::new().dispatch(
             #[inline(always)]
-            || match weights.normalised {
-                true => project(out, block, power),
-                false => scale_row(out, power),
+            || {
+                if weights.normalised {
+                    project(out, block, power);
+                } else {
+                    scale_row(out, power);
+                }
             },
         );
         if block.scaled {

@@ -121,7 +121,9 @@ pub(super) fn solve<A: Element>(
                     k,
                     (0..plan.rows).map(|row| {
                         let mut best = Best::of(k);
-                        segments.iter().for_each(|segment| best.join(&segment[row]));
+                        for segment in &segments {
+                            best.join(&segment[row]);
+                        }
                         best
                     }),
                 );
