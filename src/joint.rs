@@ -2,6 +2,7 @@
 
 use ndarray::ArrayView2;
 
+use crate::check;
 use crate::error::{Argument, Error, parameter};
 use crate::evaluation::Evaluation;
 use crate::float::{Float, sealed::TOKEN};
@@ -111,14 +112,8 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         }
         request.checked_labels()?;
         let (classes, centers) = (request.weights().nrows(), self.centers);
-        if centers.nrows() != classes {
-            return Err(Error::RowCount {
-                argument: Argument::Centers,
-                expected: classes,
-                found: centers.nrows(),
-            });
-        }
         let argument = Argument::Centers;
+        check::row_count(argument, classes, centers.nrows())?;
         let (features, targets) = (request.features(), request.targets());
         let term = A::center_term(TOKEN, features, centers, argument, &targets, self.lambda)?;
         let with_gradients = request.wants_gradients().then_some(classes);

@@ -7,7 +7,7 @@
 
 use core::fmt;
 
-use crate::numerics::{Element, reduce, scale_by_power};
+use crate::numerics::{Element, larger, reduce, scale_by_power};
 use crate::scratch::RowSum;
 
 use super::Link;
@@ -333,10 +333,4 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             values: if M::CHANGES { sum(self.values) } else { 0.0 },
         }
     }
-}
-
-/// The larger of two numbers; the first, if one of them is NaN.
-#[inline(always)]
-fn larger<A: PartialOrd>(a: A, b: A) -> A {
-    if b > a { b } else { a }
 }

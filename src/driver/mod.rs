@@ -147,14 +147,8 @@ impl<'a> Head<'a> {
 
     /// Refuses classes of another number than the constants.
     fn check_constants(&self, classes: usize) -> Result<(), Error> {
-        match self.constants {
-            Some(constants) if constants.len() != classes => Err(Error::RowCount {
-                argument: Argument::Bias,
-                expected: classes,
-                found: constants.len(),
-            }),
-            _ => Ok(()),
-        }
+        let found = self.constants.map_or(classes, <[f64]>::len);
+        check::row_count(Argument::Bias, classes, found)
     }
 
     /// ε/C.
@@ -363,7 +357,8 @@ impl<'a, A: Element> Underway<'a, A> {
                 back.stream(weights, lanes, constants, update);
                 *out.weights = Array2::default((0, dim));
             }
-            Wanted::Loss(view) | Wanted::Gradients(view) | Wanted::Scores(view, _) => {
+            wanted => {
+                let view = wanted.weights();
                 let gradient = shaped(out.weights, view.dim());
                 back.all(back.batch.weights(view), lanes, gradient, constants);
             }

@@ -121,14 +121,9 @@ impl<A: Element> Segment<'_, A> {
             let columns = batch.plan.block(block);
             let factors = self.factors.take(columns.len());
             let buffers = &mut lane.buffers;
-            buffers.set_columns(batch.head, &columns);
-            let scanned = Arch::new().dispatch(
-                #[inline(always)]
-                || weights.scan(&columns, factors, buffers),
-            )?;
+            let (scanned, block) = weights.scanned(batch.head, columns, factors, buffers)?;
             self.rescaled[index] = scanned.rescaled;
             all = all.and(scanned);
-            let block = weights.block(columns, factors, scanned.rescaled, buffers);
             block.add_directions(weights.normalised, self.direction);
             self.block(batch, &block, lane.tile);
         }

@@ -7,7 +7,7 @@ use pulp::Arch;
 
 use crate::check;
 use crate::error::{Argument, Error};
-use crate::numerics::{Element, parallel, reduce};
+use crate::numerics::{Element, largest, parallel};
 use crate::request::Aim;
 use crate::scores::{Best, Scores, TopClasses};
 use crate::scratch::Scratch;
@@ -63,23 +63,6 @@ impl<A: Element> Take<A> for Vec<Best<A>> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn largest<A: Element>(scores: &[A]) -> A {
-    let larger = |a, b| if b > a { b } else { a };
-    let (chunks, rest) = scores.as_chunks::<32>();
-    let lanes = chunks
-        .iter()
-        .fold([A::neg_infinity(); 32], |mut lanes, chunk| {
-            for k in 0..32 {
-                lanes[k] = larger(lanes[k], chunk[k]);
-            }
-            lanes
-        });
-    let largest = reduce(lanes, larger);
-    rest.iter()
-        .fold(largest, |largest, &score| larger(largest, score))
 }
 
 /// Answers which class it is.
@@ -185,13 +168,8 @@ fn run_segment<A: Element, T: Take<A>>(
     for block in blocks {
         let columns = plan.block(block);
         let factors = &mut factors[..columns.len()];
-        buffers.set_columns(batch.head, &columns);
-        let scanned = Arch::new().dispatch(
-            #[inline(always)]
-            || weights.scan(&columns, factors, buffers),
-        )?;
+        let (scanned, block) = weights.scanned(batch.head, columns, factors, buffers)?;
         all = all.and(scanned);
-        let block = weights.block(columns, factors, scanned.rescaled, buffers);
         for rows in plan.tiles() {
             let width = block.columns.len();
             let products = &mut lane.tile[..rows.len() * width];

@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use ndarray::{ArrayView2, Axis, Slice};
+use pulp::Arch;
 
 use crate::error::{Argument, Error};
 use crate::numerics::{
@@ -112,7 +113,7 @@ impl<'a, A: Element> Weights<'a, A> {
     /// Finds what each product is to be multiplied by, or the first row that cannot be used, and each row's length in
     /// units of the block, if there is room for it.
     #[inline(always)]
-    pub(super) fn scan(
+    fn scan(
         &self,
         columns: &Range<usize>,
         factors: &mut [A],
@@ -162,6 +163,26 @@ impl<'a, A: Element> Weights<'a, A> {
             shortest,
             rescaled,
         })
+    }
+
+    /// A block, once everything has been found out about it that its products need.
+    pub(super) fn scanned<'b>(
+        &self,
+        head: &Head<'_>,
+        columns: Range<usize>,
+        factors: &'b mut [A],
+        buffers: &'b mut Buffers<A>,
+    ) -> Result<(Scanned, Block<'b, A>), Error>
+    where
+        'a: 'b,
+    {
+        buffers.set_columns(head, &columns);
+        let scanned = Arch::new().dispatch(
+            #[inline(always)]
+            || self.scan(&columns, factors, buffers),
+        )?;
+        let block = self.block(columns, factors, scanned.rescaled, buffers);
+        Ok((scanned, block))
     }
 
     /// The norms one by one, for blocks with rows whose norm may be anything; and whether the block has to be rescaled.

@@ -25,10 +25,28 @@ pub(crate) fn dot<A: Element>(a: &[A], b: &[A]) -> f64 {
     reduce(lanes, |a, b| a + b) + rest
 }
 
+/// The larger of two numbers; the first, if one of them is NaN.
+#[inline(always)]
+pub(crate) fn larger<A: PartialOrd>(a: A, b: A) -> A {
+    if b > a { b } else { a }
+}
+
+/// The largest of numbers that are not NaN; −∞ of none.
+#[inline(always)]
+pub(crate) fn largest<A: Element>(row: &[A]) -> A {
+    let mut lanes = [A::neg_infinity(); LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for k in 0..LANES {
+            lanes[k] = larger(lanes[k], chunk[k]);
+        }
+    }
+    rest.iter().copied().fold(reduce(lanes, larger), larger)
+}
+
 /// The largest of |x|, of numbers that are not NaN; 0 of none.
 #[inline(always)]
 pub(crate) fn largest_magnitude(row: &[f64]) -> f64 {
-    let larger = |a: f64, b: f64| if b > a { b } else { a };
     let mut lanes = [0.0; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -45,7 +63,6 @@ pub(crate) fn largest_magnitude(row: &[f64]) -> f64 {
 pub(crate) fn extremes(row: &[f64]) -> (f64, f64) {
     // Comparisons with NaN are false, so it is the sum that remembers one.
     let smaller = |a: f64, b: f64| if b < a { b } else { a };
-    let larger = |a: f64, b: f64| if b > a { b } else { a };
     let mut smallest = [f64::INFINITY; LANES];
     let mut largest = [f64::NEG_INFINITY; LANES];
     let mut sums = [0.0; LANES];

@@ -8,6 +8,8 @@ mod order_free;
 pub(crate) mod parallel;
 
 pub(crate) use element::Element;
-pub(crate) use lanes::{difference_of_products, dot, extremes, largest_magnitude, reduce};
+pub(crate) use lanes::{
+    difference_of_products, dot, extremes, larger, largest, largest_magnitude, reduce,
+};
 pub(crate) use norm::{Norm, binary_exponent, contiguous, powers_of_two, scale_by_power};
 pub(crate) use order_free::OrderFree;
