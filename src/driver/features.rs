@@ -1,12 +1,13 @@
 //! The door for the features: how they come into the products, with their targets, and how their gradient leaves.
 
 use ndarray::{ArrayView2, Axis, Slice};
-use pulp::Arch;
 
 use crate::check;
 use crate::error::{Argument, Error};
 use crate::evaluation::Forward;
-use crate::numerics::{Element, Norm, contiguous, parallel, powers_of_two, scale_by_power};
+use crate::numerics::{
+    Element, Norm, contiguous, parallel, powers_of_two, scale_by_power, vectorized,
+};
 use crate::scratch::Pieces;
 
 use super::close::Closed;
@@ -92,7 +93,7 @@ pub(super) fn prepare<'a, 'p: 'a, A: Element>(
         })
         .collect();
     parallel::for_each(tasks, |mut rows: Rows<'_, A>| {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || *rows.found = rows.find(&problem, weights),
         );
@@ -278,11 +279,11 @@ impl<A: Element> Batch<'_, A> {
             .collect();
         parallel::for_each(tasks, |(task, ((out, totals), cosines))| {
             let out = out.chunks_exact_mut(dim).zip(totals.chunks_exact(dim));
-            let rows_here = (task * chunk..).zip(cosines).zip(out);
-            Arch::new().dispatch(
+            let mut rows_here = (task * chunk..).zip(cosines).zip(out);
+            vectorized(
                 #[inline(always)]
                 || {
-                    for ((i, cosine), (out, total)) in rows_here {
+                    for ((i, cosine), (out, total)) in &mut rows_here {
                         *cosine = self.write_row(i, &rows[i], total, out);
                     }
                 },

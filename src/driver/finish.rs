@@ -5,12 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use faer::{MatMut, MatRef};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice};
-use pulp::Arch;
 
 use crate::error::{Argument, Error};
 use crate::evaluation::ClassBlock;
 use crate::numerics::{
-    Element, OrderFree, binary_exponent, parallel, powers_of_two, scale_by_power,
+    Element, OrderFree, binary_exponent, parallel, powers_of_two, scale_by_power, vectorized,
 };
 use crate::scratch::Pieces;
 
@@ -149,7 +148,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         }
         let (features, factors) = (batch.rows(tile), &lane.factors);
         let weighted = &mut *lane.weighted;
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || weigh_rows(features, factors, self.boost, weighted),
         );
@@ -162,7 +161,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         self.batch.products(tile, block, products);
         let tile = self.batch.tile(tile, block, products);
         let (shifts, again) = (&lane.shifts, &mut lane.again[..size]);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || tile.again(shifts, again),
         );
@@ -177,7 +176,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         let (scales, gathered) = (&lane.scales, &lane.gathered[..tile.len() * plan.dim]);
         let totals = &self.totals[tile.start / plan.tile_rows];
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || totals.add(scales, gathered),
         );
@@ -292,7 +291,7 @@ impl<'a, A: Element> Run<'a, A> {
         lane.gathers = true;
         if !self.sums.is_empty() {
             let (sums, factors) = (&mut self.sums[first..first + width], &lane.factors);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || sum_rows(kept, factors, sums),
             );
@@ -309,7 +308,7 @@ impl<'a, A: Element> Run<'a, A> {
         let out = &mut self.weights[first * plan.dim..][..block.rows.len()];
         back.add_uniform(out, block);
         let power = if block.scaled { 0 } else { -back.boost };
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 if weights.normalised {

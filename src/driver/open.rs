@@ -3,10 +3,9 @@
 use core::ops::Range;
 
 use faer::{MatMut, MatRef};
-use pulp::Arch;
 
 use crate::error::Error;
-use crate::numerics::{Element, parallel, scale_by_power};
+use crate::numerics::{Element, parallel, scale_by_power, vectorized};
 use crate::request::Aim;
 use crate::scratch::{Pieces, RowSum};
 
@@ -140,7 +139,7 @@ impl<A: Element> Segment<'_, A> {
             let kept = self.kept.take_if(plan.keeps, products.len());
             let tile = batch.tile(&rows, block, products);
             let sums = &mut self.sums[rows.clone()];
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || tile.open(sums, kept),
             );

@@ -3,11 +3,10 @@
 use core::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
-use pulp::Arch;
 
 use crate::check;
 use crate::error::{Argument, Error};
-use crate::numerics::{Element, largest, parallel};
+use crate::numerics::{Element, largest, parallel, vectorized};
 use crate::request::Aim;
 use crate::scores::{Best, Scores, TopClasses};
 use crate::scratch::Scratch;
@@ -174,7 +173,7 @@ fn run_segment<A: Element, T: Take<A>>(
             let width = block.columns.len();
             let products = &mut lane.tile[..rows.len() * width];
             batch.products(&rows, &block, products);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     to_scores(products, &block, plan.group);

@@ -6,12 +6,11 @@
 use core::ops::Range;
 
 use ndarray::{ArrayView2, Axis, Slice};
-use pulp::Arch;
 
 use crate::error::{Argument, Error};
 use crate::numerics::{
     Element, Norm, binary_exponent, contiguous, dot, extremes, powers_of_two, reduce,
-    scale_by_power,
+    scale_by_power, vectorized,
 };
 
 use super::Head;
@@ -177,7 +176,7 @@ impl<'a, A: Element> Weights<'a, A> {
         'a: 'b,
     {
         buffers.set_columns(head, &columns);
-        let scanned = Arch::new().dispatch(
+        let scanned = vectorized(
             #[inline(always)]
             || self.scan(&columns, factors, buffers),
         )?;

@@ -1,11 +1,30 @@
-//! Sums and extremes of rows, in lanes side by side, for the vector instructions of the caller.
+//! Sums and extremes of rows, in lanes side by side, and the vector instructions for them.
 
 use core::hint::black_box;
+
+use pulp::{Arch, Simd, WithSimd};
 
 use super::Element;
 
 /// How many partial sums run side by side.
 const LANES: usize = 16;
+
+/// Runs an `#[inline(always)]` closure with the best vector instructions of the machine.
+///
+/// Only what is inlined into it gets them, down to `mul_add`. So the closure is `FnMut` and called by reference. By value it
+/// is called through a shim that nothing forces to be inlined.
+#[inline(always)]
+pub(crate) fn vectorized<R>(work: impl FnMut() -> R) -> R {
+    struct Work<F>(F);
+    impl<R, F: FnMut() -> R> WithSimd for Work<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    Arch::new().dispatch(Work(work))
+}
 
 /// `a · b` in `f64`.
 #[inline(always)]
