@@ -20,7 +20,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) flags: Vec<bool>,
 }
 
-/// What is known of the logits of a row, but its target's, over the classes seen so far.
+/// What is known of the logits of a row over the classes seen so far. But for `target`, the target's does not count.
 ///
 /// For the logistic link, `total` is Σ softplus(z), and the shift stays 0.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct RowSum<A> {
     pub(crate) shift: A,
     /// The largest logit, as no margin has changed it.
     pub(crate) largest: A,
+    /// The target's, likewise, with the rounding of its product; 0 if its class has not been seen.
+    pub(crate) target: A,
 }
 
 impl<A: num_traits::Float> RowSum<A> {
@@ -46,6 +48,7 @@ impl<A: num_traits::Float> RowSum<A> {
             mean: 0.0,
             shift: A::zero(),
             largest: A::neg_infinity(),
+            target: A::zero(),
         }
     }
 }

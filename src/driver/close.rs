@@ -5,7 +5,7 @@ use crate::numerics::binary_exponent;
 use crate::scratch::RowSum;
 
 use super::target::RowTarget;
-use super::{Head, Link};
+use super::{Head, Layer, Link};
 
 /// A row, once every class has been seen.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,9 @@ pub(super) struct Closed {
     pub(super) loss: f64,
     /// −∂ℓ/∂z_y; for the softmax 1 − p_y, as the sum of the other classes' probabilities.
     pub(super) pull: f64,
-    /// The largest logit of another class, as no margin has changed it.
+    /// The logit of the target and the largest of another class, as no margin has changed them, with the rounding of their
+    /// products.
+    pub(super) own: f64,
     pub(super) largest_other: f64,
     /// 2^this bounds what the other classes add to ∂ℓ/∂(scaled feature).
     pub(super) exponent: i32,
@@ -57,12 +59,22 @@ impl Closed {
         target: &RowTarget<A>,
         uniform: f64,
     ) -> Self {
+        let own: f64 = segments.clone().map(|sum| sum.target.widen()).sum();
         let mut row = match head.link {
-            Link::Softmax => Self::softmax(segments.clone(), target),
+            Link::Softmax => {
+                // Where logits may have any size, the target's shares the rounding of the others. So classes of equal weights
+                // have equal logits.
+                let logit = match head.layer {
+                    Layer::Cosine { .. } => target.logit,
+                    Layer::Linear | Layer::UnitWeights => target.logit + (own - target.plain_logit),
+                };
+                Self::softmax(segments.clone(), logit)
+            }
             Link::Logistic { positive, negative } => {
                 Self::logistic(segments.clone(), target, positive, negative)
             }
         };
+        row.own = own;
         row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
             largest.max(sum.largest.widen())
         });
@@ -80,10 +92,7 @@ impl Closed {
         row
     }
 
-    fn softmax<A: Element>(
-        segments: impl Iterator<Item = RowSum<A>> + Clone,
-        target: &RowTarget<A>,
-    ) -> Self {
+    fn softmax<A: Element>(segments: impl Iterator<Item = RowSum<A>> + Clone, target: f64) -> Self {
         let seen = segments.filter(|sum| sum.total > 0.0);
         let shift = seen
             .clone()
@@ -105,7 +114,7 @@ impl Closed {
             })
             .sum();
         // With D = ln Σ_{j≠y} exp z_j − z_y: ℓ = softplus(D) and 1 − p_y = logistic(D), without cancellation in either.
-        let gap = others.ln() + (shift - target.logit);
+        let gap = others.ln() + (shift - target);
         let (loss, pull) = softplus(gap);
         // Not z_y + ℓ: where logits are huge, that would lose what is left of their differences.
         let above = others.ln() + (-gap.abs()).exp().ln_1p() + (-gap).max(0.0);
@@ -137,6 +146,7 @@ impl Closed {
         Self {
             loss,
             pull,
+            own: 0.0,
             largest_other: f64::NEG_INFINITY,
             exponent: 0,
             mean: 0.0,

@@ -359,10 +359,7 @@ impl<A: Element> Batch<'_, A> {
             row_losses: row_losses.into(),
             target_logits: targets().map(|target| A::narrow(target.logit)).collect(),
             target_cosines: targets().map(|target| A::narrow(target.cosine)).collect(),
-            correct: targets()
-                .zip(rows)
-                .map(|(target, row)| A::narrow(target.plain_logit) > A::narrow(row.largest_other))
-                .collect(),
+            correct: rows.iter().map(|row| row.own > row.largest_other).collect(),
             ignored: ndarray::Array1::default(0),
         })
     }

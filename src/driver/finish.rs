@@ -158,7 +158,7 @@ impl<A: Element> WayBack<'_, '_, A> {
     fn again(&self, lane: &mut Lane<'_, A>, tile: &Range<usize>, block: &Block<'_, A>) {
         let size = tile.len() * block.columns.len();
         let products = &mut lane.tile[..size];
-        self.batch.products(tile, block, products);
+        self.batch.products(tile, block, products, |_, _| ());
         let tile = self.batch.tile(tile, block, products);
         let (shifts, again) = (&lane.shifts, &mut lane.again[..size]);
         vectorized(

@@ -135,10 +135,12 @@ impl<A: Element> Segment<'_, A> {
         let shifts = self.shifts.take_if(plan.aim != Aim::Loss, plan.rows);
         for rows in plan.tiles() {
             let products = &mut room[..rows.len() * block.columns.len()];
-            batch.products(&rows, block, products);
+            let sums = &mut self.sums[rows.clone()];
+            batch.products(&rows, block, products, |row, logit| {
+                sums[row].target = logit;
+            });
             let kept = self.kept.take_if(plan.keeps, products.len());
             let tile = batch.tile(&rows, block, products);
-            let sums = &mut self.sums[rows.clone()];
             vectorized(
                 #[inline(always)]
                 || tile.open(sums, kept),
@@ -170,8 +172,14 @@ impl<A: Element> Block<'_, A> {
 
 impl<A: Element> Batch<'_, A> {
     /// `features · Wᵀ` of a tile by a block, with −∞ in the place of the targets, which enter on their own, and of all but
-    /// the nearest of each class's sub-centers.
-    pub(super) fn products(&self, rows: &Range<usize>, block: &Block<'_, A>, out: &mut [A]) {
+    /// the nearest of each class's sub-centers. Each target's row in the tile, and its logit without the margin, is `seen`.
+    pub(super) fn products(
+        &self,
+        rows: &Range<usize>,
+        block: &Block<'_, A>,
+        out: &mut [A],
+        mut seen: impl FnMut(usize, A),
+    ) {
         let (columns, group, dim) = (&block.columns, self.plan.group, self.plan.dim);
         let (height, width) = (rows.len(), columns.len());
         A::product(
@@ -182,8 +190,12 @@ impl<A: Element> Batch<'_, A> {
         );
         for &row in self.rows_of(columns) {
             if rows.contains(&row) {
-                let first = (self.targets[row].column - columns.start) / group * group;
-                let start = (row - rows.start) * width + first;
+                let column = self.targets[row].column - columns.start;
+                let own = row - rows.start;
+                let logit = out[own * width + column]
+                    .mul_add(block.factors[column], block.constants[column]);
+                seen(own, logit);
+                let start = own * width + column / group * group;
                 out[start..start + group].fill(A::neg_infinity());
             }
         }

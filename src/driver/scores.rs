@@ -172,7 +172,7 @@ fn run_segment<A: Element, T: Take<A>>(
         for rows in plan.tiles() {
             let width = block.columns.len();
             let products = &mut lane.tile[..rows.len() * width];
-            batch.products(&rows, &block, products);
+            batch.products(&rows, &block, products, |_, _| ());
             vectorized(
                 #[inline(always)]
                 || {

@@ -254,3 +254,60 @@ fn simplex_data_reach_the_lower_bound() {
         assert_all_below("∂W", &wide(&found.grad_weights), 1e-15);
     }
 }
+
+/// Two classes of equal weights, one of them the target, far ahead of all others: they share the probability, however large
+/// the logits are and wherever the classes stand.
+fn classes_of_equal_weights_share_the_probability<A: Float>() {
+    let mut rng = SplitMix(87);
+    let losses: [&dyn MarginLoss<A>; 2] = [&SoftmaxLoss::new(), &ModifiedSoftmax::new()];
+    for (rows, classes, dimension) in [
+        (1, 2, 2),
+        (1, 5, 3),
+        (1, 900, 40),
+        (3, 700, 17),
+        (40, 100, 64),
+        (300, 1200, 33),
+    ] {
+        for length in [1.0, 30.0, 450.0, 3e4] {
+            let mut batch = Batch::<A>::random(rng.bits(), rows, classes, dimension);
+            batch.weights.mapv_inplace(|w| w.abs() * narrow(-length));
+            batch.features.mapv_inplace(|x| x.abs() * narrow(length));
+            let (own, twin) = (rng.below(classes), rng.below(classes - 1));
+            let twin = if twin < own { twin } else { twin + 1 };
+            let ahead = batch.weights.row(own).mapv(|w| -w);
+            batch.weights.row_mut(own).assign(&ahead);
+            batch.weights.row_mut(twin).assign(&ahead);
+            batch.labels.fill(own);
+            for loss in losses {
+                let found = evaluate(loss, &batch);
+                let what =
+                    format!("{loss:?}, {rows}×{classes}×{dimension}, {length}, {own} and {twin}");
+                if length > 1.0 {
+                    assert_close(
+                        &what,
+                        &wide(&found.forward.row_losses),
+                        &vec![2.0_f64.ln(); rows],
+                        1e-6,
+                    );
+                    let pull = wide(found.grad_weights.row(own));
+                    let push = wide(found.grad_weights.row(twin).mapv(|g| -g).iter());
+                    assert_close(&what, &pull, &push, 2e-6);
+                }
+                assert!(
+                    found.forward.correct.iter().all(|correct| !correct),
+                    "{what}: a tie is not right"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn classes_of_equal_weights_share_the_probability_in_f32() {
+    classes_of_equal_weights_share_the_probability::<f32>();
+}
+
+#[test]
+fn classes_of_equal_weights_share_the_probability_in_f64() {
+    classes_of_equal_weights_share_the_probability::<f64>();
+}
