@@ -117,7 +117,7 @@ impl Case {
     fn arrays(&self) -> Result<Arrays, Error> {
         Ok(Arrays {
             features: init::normal(self.rows, self.dim, 1.0, 1)?,
-            weights: init::class_weights(self.classes, self.dim, 2),
+            weights: init::class_weights(self.classes, self.dim, 2)?,
             labels: (0..self.rows)
                 .map(|row| row * 7_919 % self.classes)
                 .collect(),

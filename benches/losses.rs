@@ -23,8 +23,8 @@ fn losses(criterion: &mut Criterion) {
 
 fn run(criterion: &mut Criterion, rows: usize, classes: usize, dim: usize) -> Result<(), Error> {
     let features: Array2<f32> = init::normal(rows, dim, 1.0, 1)?;
-    let weights = init::class_weights(classes, dim, 2);
-    let centers = init::class_weights(classes, dim, 3);
+    let weights = init::class_weights(classes, dim, 2)?;
+    let centers = init::class_weights(classes, dim, 3)?;
     let labels: Vec<usize> = (0..rows).map(|row| row * 7_919 % classes).collect();
     let targets = Targets::new(&labels);
 

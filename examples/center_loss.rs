@@ -1,56 +1,67 @@
-//! Softmax joined with center loss, the centers moved by the paper's α step.
+//! Softmax joined with center loss, the centers moved by the paper's α step, beside softmax alone.
 //!
 //! ```sh
 //! cargo run --release --example center_loss
 //! ```
 //!
-//! The features descend themselves, as if a network could put them anywhere. λ pulls each towards its center, and the
-//! centers follow the features. Without the pull (λ = 0) the classes come apart just as well, but stay as wide as they are.
+//! λ pulls each feature towards its center, and the centers follow the features. λ = 0 is the baseline: its centers follow
+//! too, so that the distances can be compared, but pull nothing.
 
-use margin_losses::ndarray::{Array1, Array2, Axis};
-use margin_losses::{
-    CenterLoss, Error, Evaluation, JointLoss, MarginLoss, SoftmaxLoss, Targets, init,
-};
+#[path = "shared/command.rs"]
+mod command;
+#[allow(dead_code, reason = "this example needs a part of it")]
+#[path = "shared/comparison.rs"]
+mod comparison;
+#[allow(dead_code, reason = "this example needs a part of it")]
+#[path = "shared/mod.rs"]
+mod shared;
 
-const CLASSES: usize = 4;
-const DIM: usize = 8;
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use margin_losses::ndarray::Array2;
+use margin_losses::{CenterLoss, JointLoss, MarginLoss, SoftmaxLoss, Targets};
+
+use crate::comparison::Distances;
+
+/// Trains on digits with softmax alone and with center loss of two strengths, and prints what held-out digits make of it.
+#[derive(Debug, Parser)]
+struct Arguments {}
+
 const ALPHA: f64 = 0.5;
 
-fn main() -> Result<(), Error> {
-    let labels: Vec<usize> = (0..64).map(|row| row % CLASSES).collect();
-    for lambda in [0.0, 0.003, 0.03] {
-        let mut features: Array2<f32> = init::normal(labels.len(), DIM, 1.0, 1)?;
-        let mut weights: Array2<f32> = init::class_weights(CLASSES, DIM, 2);
-        let mut centers: Array2<f32> = Array2::zeros((CLASSES, DIM));
-        let mut out = Evaluation::new();
-
-        // The paper's loss is a sum over the batch; under the mean, steps are N times as long.
-        let rate = 0.2 * labels.len() as f32;
-        for _ in 0..300 {
-            // The centers are borrowed for one evaluation, and then moved.
-            JointLoss::new(SoftmaxLoss::new(), centers.view(), lambda)?.evaluate_into(
-                features.view(),
-                weights.view(),
-                &Targets::new(&labels),
-                &mut out,
-            )?;
-            // c ← c − α Σ (c − x)/(1 + n): neither λ nor the learning rate is in it.
-            CenterLoss::update_centers(centers.view_mut(), features.view(), &labels, ALPHA)?;
-            features.scaled_add(-rate, &out.grad_features);
-            weights.scaled_add(-0.1, &out.grad_weights);
+fn main() -> ExitCode {
+    command::run(|_: Arguments| {
+        for lambda in [0.0, 0.003, 0.03] {
+            compare(lambda)?;
         }
+        Ok::<_, Box<dyn Error>>(())
+    })
+}
 
-        let nearest = centers.select(Axis(0), &labels);
-        let to_center = (&features - &nearest).mapv(|v| v * v).sum_axis(Axis(1));
-        let between = centers.mapv(|v| v * v).sum_axis(Axis(1));
-        let root = |squares: Array1<f32>| squares.mean().unwrap_or(0.0).sqrt();
-        println!(
-            "λ = {lambda:<5}: loss {:.4}, accuracy {:.2}, features {:.3} from their center, centers {:.3} from 0",
-            out.loss(),
-            out.forward.accuracy().unwrap_or(0.0),
-            root(to_center),
-            root(between),
-        );
-    }
+/// Trains with this λ, and prints the distances of held-out digits to the centers.
+fn compare(lambda: f64) -> Result<(), Box<dyn Error>> {
+    let mut centers: Array2<f32> = Array2::zeros((0, 0));
+    let mut line = String::new();
+    let trained = comparison::train(|features, weights, labels, out| {
+        if centers.is_empty() {
+            centers = Array2::zeros(weights.raw_dim());
+        }
+        // The centers are borrowed for one evaluation, and then moved.
+        let loss = JointLoss::new(SoftmaxLoss::new(), centers.view(), lambda)?;
+        loss.evaluate_into(features, weights, &Targets::new(labels), out)?;
+        line = loss.to_string();
+        // c ← c − α Σ (c − x)/(1 + n): neither λ nor the learning rate is in it.
+        CenterLoss::update_centers(centers.view_mut(), features, labels, ALPHA)
+    })?;
+    // The center loss scores by distance: −½‖x − c‖².
+    let scores = CenterLoss::new().scores(trained.features.view(), centers.view())?;
+    let distances = scores.mapv(|score| (-2.0 * score).max(0.0).sqrt());
+    let Distances { own, other, right } = trained.means(&distances);
+    println!(
+        "{line}\n    held out: nearest to its own center {:.1} %, {own:.2} to the own, {other:.2} to the nearest other",
+        100.0 * right
+    );
     Ok(())
 }

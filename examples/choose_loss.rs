@@ -2,45 +2,70 @@
 //!
 //! ```sh
 //! cargo run --release --example choose_loss -- --loss cosface:s=10,m=0.2
+//! cargo run --release --example choose_loss -- --loss softmax+center:lambda=0.01
 //! cargo run --release --example choose_loss -- --loss "ArcFace(s=10, m=0.5, past_pi=smooth-tail)" --reduction sum
 //! cargo run --release --example choose_loss -- --loss arcfase     # says which names there are
 //! ```
 
+#[path = "shared/command.rs"]
+mod command;
+
+use std::process::ExitCode;
+
 use clap::Parser;
 use margin_losses::ndarray::Array2;
-use margin_losses::{AnyLoss, Error, MarginLoss, Reduction, Targets, init};
+use margin_losses::{AnyLoss, CenterLoss, Error, Objective, Reduction, Targets, init};
 
+/// Trains a hundred steps with the loss of that name, on features that are free.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// A loss and its parameters; what is left out is the paper's.
+    /// A loss and its parameters, joined with center loss or not; what is left out is the paper's.
     #[arg(
         long,
         default_value = "arcface:s=10",
-        value_name = "NAME[:KEY=VALUE,...]"
+        value_name = "NAME[:KEY=VALUE,...][+center[:lambda=VALUE]]"
     )]
-    loss: AnyLoss,
-    /// mean, sum or none.
-    #[arg(long, default_value_t)]
+    loss: Objective,
+    /// How the losses of the rows become one.
+    #[arg(
+        long,
+        default_value_t,
+        value_name = "mean|batch-mean|weighted-mean|sum|none"
+    )]
     reduction: Reduction,
 }
 
-fn main() -> Result<(), Error> {
-    let Arguments { loss, reduction } = Arguments::parse();
+fn main() -> ExitCode {
+    command::run(train)
+}
+
+fn train(arguments: Arguments) -> Result<(), Error> {
+    let Arguments {
+        mut loss,
+        reduction,
+    } = arguments;
     println!("names: {}", AnyLoss::NAMES.join(", "));
     println!("chosen: {loss}, {reduction}");
 
     // An enum, to be matched on and saved, and a loss like any other.
-    if let AnyLoss::ArcFace(arc_face) = &loss {
+    if let AnyLoss::ArcFace(arc_face) = loss.classifier() {
         println!("a margin of {:.1} degrees", arc_face.margin().to_degrees());
     }
-    let loss: Box<dyn MarginLoss<f32>> = Box::new(loss);
 
     let labels = [0, 1, 2, 3, 0, 1, 2, 3];
-    let mut features: Array2<f32> = init::class_weights(labels.len(), 8, 1);
-    let mut weights = init::class_weights(4, 8, 2);
+    let mut features: Array2<f32> = init::normal(labels.len(), 8, 1.0, 1)?;
+    let mut weights = init::class_weights(4, 8, 2)?;
+    let mut centers = Array2::zeros((4, 8));
     for step in 0..=100 {
         let targets = Targets::new(&labels).with_reduction(reduction);
-        let out = loss.evaluate(features.view(), weights.view(), &targets)?;
+        let out = loss.over_centers(centers.view()).evaluate(
+            features.view(),
+            weights.view(),
+            &targets,
+        )?;
+        if loss.lambda().is_some() {
+            CenterLoss::update_centers(centers.view_mut(), features.view(), &labels, 0.5)?;
+        }
         if step % 50 == 0 {
             let cosine = out.forward.target_cosines.mean().unwrap_or(0.0);
             println!(

@@ -1,4 +1,4 @@
-//! A margin of one's own, on the same driver as every loss of the crate.
+//! A margin of one's own, on the same driver as every loss of the crate, beside the same loss without margin.
 //!
 //! The margin here grows with the angle: a row far from its class has to give more. Any map θ ↦ (ψ, dψ/dθ) will do, or
 //! θ ↦ (ψ, dψ/dcosθ) for a map that is written in the cosine; loss and gradients follow from it.
@@ -7,8 +7,25 @@
 //! cargo run --release --example own_margin
 //! ```
 
-use margin_losses::ndarray::Array2;
-use margin_losses::{Error, Margin, MarginLoss, MarginSoftmax, Target, TargetLogit, Targets, init};
+#[path = "shared/command.rs"]
+mod command;
+#[path = "shared/comparison.rs"]
+mod comparison;
+#[allow(dead_code, reason = "this example needs a part of it")]
+#[path = "shared/mod.rs"]
+mod shared;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use margin_losses::{
+    Margin, MarginLoss, MarginSoftmax, NormFace, Target, TargetLogit, Targets, guide,
+};
+
+/// Trains on digits with a margin of its own and without, and prints what held-out digits make of both.
+#[derive(Debug, Parser)]
+struct Arguments {}
 
 /// ψ(θ) = cosθ − m(1 − cosθ)/2: no margin at 0, all of m at π.
 #[derive(Debug)]
@@ -24,24 +41,19 @@ impl Margin for GrowingMargin {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let loss = MarginSoftmax::new(GrowingMargin { m: 0.5 }, 16.0)?;
-    let labels = [0, 1, 2, 3, 0, 1, 2, 3];
-    let mut features: Array2<f32> = init::class_weights(labels.len(), 8, 1);
-    let mut weights = init::class_weights(4, 8, 2);
+fn main() -> ExitCode {
+    command::run(|_: Arguments| {
+        let scale = guide::suggested_scale(10, 0.9999)?;
+        compare(&NormFace::new(scale)?)?;
+        compare(&MarginSoftmax::new(GrowingMargin { m: 1.0 }, scale)?)
+    })
+}
 
-    // Descend on the features themselves, as if a network could put them anywhere.
-    for step in 0..=100 {
-        let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&labels))?;
-        if step % 20 == 0 {
-            let cosine = out.forward.target_cosines.mean().unwrap_or_default();
-            println!(
-                "step {step:3}: loss {:8.5}, mean target cosine {cosine:.4}",
-                out.loss()
-            );
-        }
-        features.scaled_add(-0.1, &out.grad_features);
-        weights.scaled_add(-0.1, &out.grad_weights);
-    }
+/// Trains with this loss, and prints the angles of held-out digits to the class weights.
+fn compare(loss: &dyn MarginLoss<f32>) -> Result<(), Box<dyn Error>> {
+    let trained = comparison::train(|features, weights, labels, out| {
+        loss.evaluate_into(features, weights, &Targets::new(labels), out)
+    })?;
+    println!("{loss}\n    {}", trained.angles()?);
     Ok(())
 }

@@ -7,15 +7,19 @@
 //!
 //! The network is written out, so that nothing but this crate is needed. With another one, two lines stay: `evaluate_into`,
 //! and the step of the class weights. The loss is chosen in the function `loss`: another one, or a margin of your own, goes
-//! there.
+//! there. As the `main.rs` of another crate, where there are no digits, it makes up its images if no files are given.
 
 use std::error::Error;
-use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::{env, fs};
 
 use margin_losses::ndarray::{Array2, Axis};
 use margin_losses::schedule::MarginWarmUp;
 use margin_losses::{ArcFace, Evaluation, MarginLoss, Targets, guide, init};
 
+const USAGE: &str = "arguments: [IMAGES LABELS], two IDX files of bytes, not gzipped; without them the digits of the repository,
+or images that are made up where there is no repository";
 const HIDDEN: usize = 128;
 const DIM: usize = 32;
 const BATCH: usize = 64;
@@ -27,21 +31,66 @@ fn loss(scale: f64, margin: f64) -> Result<impl MarginLoss<f32>, margin_losses::
     ArcFace::new(scale, margin)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut files = std::env::args().skip(1);
-    let mut file = |bundled: &str| files.next().unwrap_or(format!("examples/data/{bundled}"));
-    let (sizes, pixels) = idx(&file("images-idx3-ubyte"))?;
-    let (_, labels) = idx(&file("labels-idx1-ubyte"))?;
-    if labels.len() != sizes[0] {
-        return Err(format!("{} images, but {} labels", sizes[0], labels.len()).into());
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let data = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [] => bundled(),
+        [images, labels] if !images.starts_with('-') => read(images, labels),
+        _ => {
+            eprintln!("error: two files are needed, or none\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match data.and_then(|(images, labels)| train(&images, &labels)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Images, one a row, and their labels.
+type Data = (Array2<f32>, Vec<usize>);
+
+/// The digits of the repository, if this is built there.
+fn bundled() -> Result<Data, Box<dyn Error>> {
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
+    if Path::new(digits).exists() {
+        return read(
+            &format!("{digits}/images-idx3-ubyte"),
+            &format!("{digits}/labels-idx1-ubyte"),
+        );
+    }
+    println!(
+        "no files given: 1,000 images are made up, a pattern for each of ten classes under noise"
+    );
+    let labels: Vec<usize> = (0..1000).map(|row| row / 5 % 10).collect();
+    let patterns: Array2<f32> = init::normal(10, 64, 1.0, 4)?;
+    let noise: Array2<f32> = init::normal(labels.len(), 64, 1.5, 5)?;
+    Ok((patterns.select(Axis(0), &labels) + noise, labels))
+}
+
+fn read(images: &str, labels: &str) -> Result<Data, Box<dyn Error>> {
+    let (sizes, pixels) = idx(images)?;
+    let (_, labels) = idx(labels)?;
+    if sizes.first() != Some(&labels.len()) {
+        return Err(format!("images of sizes {sizes:?}, but {} labels", labels.len()).into());
+    }
+    let brightest = f32::from(pixels.iter().copied().max().unwrap_or(1).max(1));
+    let images = Array2::from_shape_vec((sizes[0], sizes[1..].iter().product()), pixels)?
+        .mapv(|pixel| f32::from(pixel) / brightest);
+    Ok((images, labels.into_iter().map(usize::from).collect()))
+}
+
+fn train(images: &Array2<f32>, labels: &[usize]) -> Result<(), Box<dyn Error>> {
     // Rows are samples, pixels spread around 0: from pixels that are all positive, features of all classes begin in one
     // direction, and a margin is more than they can give. Every fifth image is held out.
-    let brightest = pixels.iter().copied().max().unwrap_or(1).max(1);
-    let images = Array2::from_shape_vec((sizes[0], sizes[1..].iter().product()), pixels)?
-        .mapv(|pixel| f32::from(pixel) / f32::from(brightest));
-    let images = &images - &images.mean_axis(Axis(0)).ok_or("no images")?;
-    let labels: Vec<usize> = labels.into_iter().map(usize::from).collect();
+    let images = images - &images.mean_axis(Axis(0)).ok_or("no images")?;
     let classes = labels.iter().max().ok_or("no labels")? + 1;
     let (held_out, train): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|i| i % 5 == 0);
     let pick = |rows: &[usize]| -> (Array2<f32>, Vec<usize>) {
@@ -50,9 +99,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     // x = relu(a U) V. The class weights are one more parameter of the training, and live here.
-    let mut u: Array2<f32> = init::xavier_uniform(images.ncols(), HIDDEN, 1);
-    let mut v: Array2<f32> = init::xavier_uniform(HIDDEN, DIM, 2);
-    let mut weights: Array2<f32> = init::class_weights(classes, DIM, 3);
+    let mut u: Array2<f32> = init::xavier_uniform(images.ncols(), HIDDEN, 1)?;
+    let mut v: Array2<f32> = init::xavier_uniform(HIDDEN, DIM, 2)?;
+    let mut weights: Array2<f32> = init::class_weights(classes, DIM, 3)?;
 
     let scale = guide::suggested_scale(classes, 0.9999)?;
     let warm_up = MarginWarmUp::new(0.0, MARGIN, (5 * train.len() / BATCH) as u64)?; // five epochs

@@ -7,32 +7,65 @@
 //!
 //! On Linux it prints what the process held at its peak, beyond the class weights and their momentum.
 
+#[path = "shared/command.rs"]
+mod command;
+
+use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::Parser;
 use margin_losses::ndarray::{Array2, ArrayView1, Axis, Slice, Zip};
 use margin_losses::{ArcFace, ClassBlock, Error, Evaluation, MarginLoss, Targets, init};
 
 const LEARNING_RATE: f32 = 0.1;
 const MOMENTUM: f32 = 0.9;
 
-fn main() -> Result<(), Error> {
-    let mut sizes = [100_000, 128, 256, 64];
-    for (size, word) in sizes.iter_mut().zip(std::env::args().skip(1)) {
-        *size = word
-            .parse()
-            .expect("classes, dimension, batch and MiB are whole numbers");
+/// Trains a large class matrix in place for five steps, and prints what each takes.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The number of classes.
+    #[arg(default_value_t = 100_000, value_parser = size)]
+    classes: usize,
+    /// The dimension of the features.
+    #[arg(default_value_t = 128, value_parser = size)]
+    dim: usize,
+    /// The rows of a batch.
+    #[arg(default_value_t = 256, value_parser = size)]
+    batch: usize,
+    /// The scratch limit in MiB.
+    #[arg(default_value_t = 64, value_parser = size)]
+    limit: usize,
+}
+
+/// What a thousand million of does not make a product that overflows.
+fn size(word: &str) -> Result<usize, String> {
+    match word.parse() {
+        Ok(size @ 1..=1_000_000_000) => Ok(size),
+        _ => Err("it must be a whole number from 1 to 1000000000".to_owned()),
     }
-    let [classes, dim, batch, limit_mib] = sizes;
+}
+
+fn main() -> ExitCode {
+    command::run(train)
+}
+
+fn train(arguments: Arguments) -> Result<(), Error> {
+    let Arguments {
+        classes,
+        dim,
+        batch,
+        limit,
+    } = arguments;
 
     let loss = ArcFace::default();
-    let mut weights: Array2<f32> = init::class_weights(classes, dim, 1);
+    let mut weights: Array2<f32> = init::class_weights(classes, dim, 1)?;
     let mut momentum: Array2<f32> = Array2::zeros((classes, dim));
     let labels: Vec<usize> = (0..batch).map(|row| row * 7_919 % classes).collect();
     let features = init::normal(batch, dim, 1.0, 2)?;
     momentum.fill(0.0); // touched before the peak is taken
     let held = peak_mib();
 
-    let mut evaluation = Evaluation::with_scratch_limit(limit_mib << 20);
+    let mut evaluation = Evaluation::with_scratch_limit(limit << 20);
     for step in 0..5 {
         let start = Instant::now();
         let mut update = |block: ClassBlock<'_, f32>| {

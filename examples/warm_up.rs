@@ -7,6 +7,12 @@
 //! Losses hold no state of the training. A schedule is asked for the margin of the iteration and the loss is built with
 //! it; what a loss learns itself comes out as a gradient like any other, and goes back in by `set_scale`.
 
+#[path = "shared/command.rs"]
+mod command;
+
+use std::process::ExitCode;
+
+use clap::Parser;
 use margin_losses::ndarray::Array2;
 use margin_losses::schedule::MarginWarmUp;
 use margin_losses::{ArcFace, Error, Evaluation, MarginLoss, NormFace, Targets, guide, init};
@@ -15,12 +21,20 @@ const CLASSES: usize = 100;
 const DIM: usize = 32;
 const STEPS: u64 = 400;
 
-fn main() -> Result<(), Error> {
+/// Trains free features with ArcFace, its margin warmed up, and with NormFace, its scale learned.
+#[derive(Debug, Parser)]
+struct Arguments {}
+
+fn main() -> ExitCode {
+    command::run(|_: Arguments| train())
+}
+
+fn train() -> Result<(), Error> {
     let labels: Vec<usize> = (0..400).map(|row| row % CLASSES).collect();
     let targets = Targets::new(&labels);
     let start = || -> Result<(Array2<f32>, Array2<f32>), Error> {
         let features = init::normal(labels.len(), DIM, 1.0, 1)?;
-        Ok((features, init::class_weights(CLASSES, DIM, 2)))
+        Ok((features, init::class_weights(CLASSES, DIM, 2)?))
     };
     let mut out = Evaluation::new();
     let log = |step: u64, what: &str, value: f64, out: &Evaluation<f32>| {

@@ -1,6 +1,7 @@
 //! A-Softmax, the angular softmax of SphereFace.
 
 use core::f64::consts::PI;
+use core::fmt;
 
 use crate::driver::{Head, Layer};
 use crate::error::{Error, parameter};
@@ -84,7 +85,8 @@ pub struct ASoftmax {
 }
 
 impl ASoftmax {
-    /// The margin m ≥ 1, with λ = 0: the bare loss. The paper uses m = 4.
+    /// The margin m ≥ 1, with λ = 0: the bare loss, without annealing. The paper uses m = 4, and a λ that falls to 5: see
+    /// [`with_lambda`](Self::with_lambda).
     ///
     /// # Errors
     ///
@@ -95,7 +97,8 @@ impl ASoftmax {
         Ok(Self { m, lambda: 0.0 })
     }
 
-    /// The share of the plain cosine in the target's logit, λ ≥ 0.
+    /// The share of the plain cosine in the target's logit, λ ≥ 0. It is annealed by building the loss of each iteration with
+    /// the λ of [`LambdaAnnealing`](crate::schedule::LambdaAnnealing).
     ///
     /// # Errors
     ///
@@ -140,6 +143,10 @@ impl Margin for ASoftmax {
 impl<A: Float> MarginLoss<A> for ASoftmax {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,5 +1,7 @@
 //! AM-Softmax: an additive margin on the cosine.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
 use crate::float::{Float, sealed::TOKEN};
@@ -125,5 +127,9 @@ impl Margin for AmSoftmax {
 impl<A: Float> MarginLoss<A> for AmSoftmax {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

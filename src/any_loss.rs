@@ -30,10 +30,10 @@ macro_rules! any_loss {
         /// | text | loss |
         /// |---|---|
         /// | `softmax`, `softmax:bias=0/0.1/0.2` | [`SoftmaxLoss`], with one bias for each class |
-        /// | `modified-softmax` | [`ModifiedSoftmax`] |
-        /// | `center` | [`CenterLoss`]; the class weights are then the centers |
-        /// | `a-softmax:m=4,lambda=0` | [`ASoftmax`] |
-        /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned; `s` has no default |
+        /// | `modified-softmax`, or `modified` | [`ModifiedSoftmax`] |
+        /// | `center` | [`CenterLoss`]; the class weights are then the centers. Joined, `softmax+center`, it is an [`Objective`](crate::Objective) |
+        /// | `a-softmax:m=4,lambda=0` | [`ASoftmax`]; λ is 0 unless it is given |
+        /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned. `s` has no default, but `s=learned` begins at the paper's 10 |
         /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
         /// | `cosface:s=64,m=0.35` | [`CosFace`] |
         /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=smooth-tail` | [`ArcFace`] and its rules [past π](crate::PastPi) |
@@ -42,8 +42,11 @@ macro_rules! any_loss {
         /// The scale of a loss that normalises its features belongs to the number of classes:
         /// [`guide::suggested_scale`](crate::guide::suggested_scale).
         ///
-        /// [`JointLoss`](crate::JointLoss) borrows its centers and [`MarginSoftmax`](crate::MarginSoftmax) has a margin of the
-        /// caller's, so neither is here. `JointLoss` takes an `AnyLoss` as its classifier.
+        /// [`JointLoss`](crate::JointLoss) borrows its centers, so what names it is an [`Objective`](crate::Objective), and
+        /// [`MarginSoftmax`](crate::MarginSoftmax) has a margin of the caller's: neither is here.
+        ///
+        /// With the feature `serde` a configuration has either the line, `"arcface:s=64,m=0.5"`, or the table,
+        /// `{ "arcface": { "scale": 64, "margin": 0.5 } }`. The table is what is saved.
         ///
         /// # Errors
         ///
@@ -71,7 +74,7 @@ macro_rules! any_loss {
         /// # Ok::<(), margin_losses::Error>(())
         /// ```
         #[derive(Clone, Debug, PartialEq)]
-        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
         #[non_exhaustive]
         pub enum AnyLoss {
@@ -95,10 +98,33 @@ macro_rules! any_loss {
             }
         }
 
+        #[cfg(feature = "serde")]
+        impl AnyLoss {
+            /// What a configuration has under this name.
+            pub(crate) fn under_name<'de, V>(name: &str, content: V) -> Result<Self, V::Error>
+            where
+                V: serde::de::VariantAccess<'de>,
+            {
+                $(if text::means(name, <$loss as Named>::NAME) {
+                    return crate::serialised::under_name(name, content).map(Self::$variant);
+                })+
+                let loss = name.parse().map_err(serde::de::Error::custom)?;
+                content.unit_variant()?;
+                Ok(loss)
+            }
+        }
+
         impl FromStr for AnyLoss {
             type Err = Error;
 
             fn from_str(text: &str) -> Result<Self, Error> {
+                if text::term(text).is_some() {
+                    return Err(Error::Unreadable {
+                        name: "loss",
+                        found: text.to_owned(),
+                        rule: "be one loss here, without a term; what is joined is an Objective",
+                    });
+                }
                 let given = Given::new(text)?;
                 $(if let Some(loss) = text::read::<$loss>(&given) {
                     return loss.map(Self::$variant);
@@ -171,6 +197,10 @@ impl AnyLoss {
 impl<A: Float> MarginLoss<A> for AnyLoss {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         self.get().run(request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get::<A>().describe(f)
     }
 
     fn learnables(&self) -> &[f64] {

@@ -1,6 +1,7 @@
 //! ArcFace: an additive margin on the angle.
 
 use core::f64::consts::PI;
+use core::fmt;
 
 use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
@@ -201,6 +202,10 @@ impl Margin for ArcFace {
 impl<A: Float> MarginLoss<A> for ArcFace {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Center loss: every feature is pulled towards the center of its class.
 
+use core::fmt;
+
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::check;
@@ -119,6 +121,10 @@ impl CenterLoss {
 impl<A: Float> MarginLoss<A> for CenterLoss {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::center_loss(TOKEN, request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The combined margin of the ArcFace paper.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::{self, Error, parameter};
 use crate::float::{Float, sealed::TOKEN};
@@ -115,5 +117,9 @@ impl Margin for CombinedMargin {
 impl<A: Float> MarginLoss<A> for CombinedMargin {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

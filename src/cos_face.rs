@@ -1,5 +1,7 @@
 //! CosFace: the large-margin cosine loss.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
 use crate::float::{Float, sealed::TOKEN};
@@ -127,5 +129,9 @@ impl Margin for CosFace {
 impl<A: Float> MarginLoss<A> for CosFace {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

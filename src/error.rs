@@ -46,13 +46,17 @@ impl fmt::Display for Argument {
 /// # Examples
 ///
 /// ```
-/// use margin_losses::{Argument, CosFace, Error, MarginLoss, Targets};
+/// use margin_losses::{ArcFace, Argument, CosFace, Error, MarginLoss, Targets};
 /// use margin_losses::ndarray::array;
 ///
 /// let (x, w) = (array![[1.0, 2.0], [0.0, 0.0]], array![[0.0, 1.0], [1.0, 0.0]]);
 /// let error = CosFace::default().forward(x.view(), w.view(), &Targets::new(&[0, 1])).unwrap_err();
 /// assert_eq!(error, Error::ZeroNorm { argument: Argument::Features, row: 1 });
 /// assert_eq!(error.to_string(), "features row 1 has zero norm");
+///
+/// let error = ArcFace::new(64.0, 28.6).unwrap_err();
+/// let message = "margin is 28.6, but must lie in [0, pi) radians; 28.6 degrees are 0.4992 radians";
+/// assert_eq!(error.to_string(), message);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -182,15 +186,24 @@ pub enum Error {
         /// The least that would do, in bytes.
         needed: usize,
     },
+    /// An array has more entries than memory can hold.
+    TooLarge {
+        /// How many rows it would have.
+        rows: usize,
+        /// How many columns.
+        columns: usize,
+    },
     /// A text names no loss, or no rule.
     UnknownName {
-        /// What was to be named: `"loss"`, `"reduction"`, `"rule past pi"`.
+        /// What was to be named: `"loss"`, `"term"`, `"reduction"`, `"rule past pi"`.
         what: &'static str,
         /// What was found.
         found: String,
         /// The names there are.
         known: &'static [&'static str],
     },
+    /// The center loss was to classify.
+    NoClassifier,
     /// A text gives a loss a parameter that it does not have.
     UnknownParameter {
         /// The loss.
@@ -206,6 +219,8 @@ pub enum Error {
         loss: &'static str,
         /// The parameter.
         name: &'static str,
+        /// What may be written, in words that follow "as in".
+        example: &'static str,
     },
     /// A text that cannot be read as what it stands for.
     Unreadable {
@@ -283,7 +298,12 @@ impl fmt::Display for Error {
                 "the margin is not finite at the target angle {angle} of row {row}"
             ),
             Self::Parameter { name, value, rule } => {
-                write!(f, "{name} is {value}, but must {rule}")
+                write!(f, "{name} is {value}, but must {rule}")?;
+                if rule == IN_RADIANS && (5.0..=180.0).contains(&value) {
+                    let radians = value.to_radians();
+                    write!(f, "; {value} degrees are {radians:.4} radians")?;
+                }
+                Ok(())
             }
             Self::LearnableCount { expected, found } => {
                 write!(f, "{expected} learnables expected, {found} found")
@@ -292,14 +312,21 @@ impl fmt::Display for Error {
                 f,
                 "a scratch limit of {limit} bytes is below the {needed} bytes that these shapes need"
             ),
+            Self::TooLarge { rows, columns } => {
+                write!(f, "there is no memory for {rows} rows of {columns} entries")
+            }
             Self::UnknownName {
                 what,
                 ref found,
                 known,
             } => write!(
                 f,
-                "there is no {what} {found:?}, but there are {}",
+                "there is no {what} {found:?}, but there {} {}",
+                if known.len() == 1 { "is" } else { "are" },
                 known.join(", ")
+            ),
+            Self::NoClassifier => f.write_str(
+                "the center loss does not classify: join it to a loss that does, as in softmax+center:lambda=0.003",
             ),
             Self::UnknownParameter {
                 loss,
@@ -315,9 +342,11 @@ impl fmt::Display for Error {
                 "{loss} has no parameter {found:?}, but it has {}",
                 known.join(", ")
             ),
-            Self::MissingParameter { loss, name } => {
-                write!(f, "{loss} needs the parameter {name}")
-            }
+            Self::MissingParameter {
+                loss,
+                name,
+                example,
+            } => write!(f, "{loss} needs the parameter {name}, as in {example}"),
             Self::Unreadable {
                 name,
                 ref found,
@@ -378,10 +407,13 @@ pub(crate) fn scale(value: f64) -> Result<f64, Error> {
     )
 }
 
+/// The rule of margins that are added to an angle. Who breaks it may have meant degrees.
+const IN_RADIANS: &str = "lie in [0, pi) radians";
+
 /// A margin that is added to an angle.
 pub(crate) fn angular_margin(name: &'static str, value: f64) -> Result<f64, Error> {
     let holds = (0.0..core::f64::consts::PI).contains(&value);
-    parameter(name, value, holds, "lie in [0, pi)")
+    parameter(name, value, holds, IN_RADIANS)
 }
 
 /// A margin that is subtracted from a cosine.

@@ -26,6 +26,7 @@ use crate::scratch::Scratch;
 /// assert!(forward.target_logits[0] < 10.0 * 0.8);             // with it
 /// assert_eq!(forward.correct.to_vec(), [true, true]);
 /// assert_eq!(forward.accuracy(), Some(1.0));
+/// assert_eq!(forward.loss(), forward.loss);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +48,15 @@ pub struct Forward<A> {
 }
 
 impl<A> Forward<A> {
+    /// The reduced loss, as [`Evaluation::loss`].
+    #[must_use]
+    pub fn loss(&self) -> A
+    where
+        A: Copy,
+    {
+        self.loss
+    }
+
     /// The share of rows that are classified right without the margin, in [0, 1], among those that are not ignored; `None`
     /// if there are none, and for losses that do not classify.
     #[must_use]
@@ -72,7 +82,7 @@ impl<A> Forward<A> {
 /// }
 /// assert_eq!(out.grad_features.dim(), x.dim());
 /// assert_eq!(out.grad_weights.dim(), w.dim());
-/// assert!(out.loss() > 0.0 && out.forward.accuracy().is_some());
+/// assert!(out.loss() > 0.0 && out.accuracy().is_some());
 ///
 /// // It may be taken apart.
 /// let Evaluation { forward, grad_features, .. } = out;
@@ -114,7 +124,7 @@ impl<A: Copy + Default> Evaluation<A> {
     /// use margin_losses::{ArcFace, Evaluation, MarginLoss, Targets, init};
     /// use margin_losses::ndarray::Array2;
     ///
-    /// let (x, w): (Array2<f32>, Array2<f32>) = (init::class_weights(64, 8, 1), init::class_weights(9000, 8, 2));
+    /// let (x, w): (Array2<f32>, Array2<f32>) = (init::class_weights(64, 8, 1)?, init::class_weights(9000, 8, 2)?);
     /// let mut bounded = Evaluation::with_scratch_limit(1 << 20);
     /// ArcFace::default().evaluate_into(x.view(), w.view(), &Targets::new(&[7; 64]), &mut bounded)?;
     /// assert!(bounded.scratch_bytes() <= 1 << 20);
@@ -134,10 +144,16 @@ impl<A: Copy + Default> Evaluation<A> {
         self.scratch.bytes()
     }
 
-    /// The reduced loss.
+    /// The reduced loss; see [`Forward::loss`].
     #[must_use]
     pub fn loss(&self) -> A {
-        self.forward.loss
+        self.forward.loss()
+    }
+
+    /// The share of rows that are classified right; see [`Forward::accuracy`].
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        self.forward.accuracy()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Joint supervision: a loss that classifies, plus λ times the center loss.
 
+use core::fmt;
+
 use ndarray::ArrayView2;
 
 use crate::check;
@@ -8,6 +10,7 @@ use crate::evaluation::Evaluation;
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
 use crate::request::{Request, Wanted};
+use crate::text;
 
 /// Any loss of this crate plus λ times [`CenterLoss`](crate::CenterLoss), as the center-loss paper trains.
 ///
@@ -69,11 +72,17 @@ use crate::request::{Request, Wanted};
 ///
 /// Wen et al., *A Discriminative Feature Learning Approach for Deep Face Recognition*, ECCV 2016, equation 5, with λ = 0.003
 /// and α = 0.5.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JointLoss<'c, A, L> {
-    classifier: L,
-    centers: ArrayView2<'c, A>,
-    lambda: f64,
+    pub(crate) classifier: L,
+    pub(crate) centers: ArrayView2<'c, A>,
+    pub(crate) lambda: f64,
+}
+
+/// λ of a center term.
+pub(crate) fn center_weight(lambda: f64) -> Result<f64, Error> {
+    let holds = lambda >= 0.0 && lambda.is_finite();
+    parameter("lambda", lambda, holds, "be non-negative and finite")
 }
 
 impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
@@ -83,12 +92,10 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
     ///
     /// [`Error::Parameter`] if λ is negative or not finite.
     pub fn new(classifier: L, centers: ArrayView2<'c, A>, lambda: f64) -> Result<Self, Error> {
-        let holds = lambda >= 0.0 && lambda.is_finite();
-        let lambda = parameter("lambda", lambda, holds, "be non-negative and finite")?;
         Ok(Self {
             classifier,
             centers,
-            lambda,
+            lambda: center_weight(lambda)?,
         })
     }
 
@@ -102,6 +109,27 @@ impl<'c, A: Float, L: MarginLoss<A>> JointLoss<'c, A, L> {
     #[must_use]
     pub fn lambda(&self) -> f64 {
         self.lambda
+    }
+}
+
+/// The classifier's line and the center term, `softmax+center:lambda=0.003`; an [`Objective`](crate::Objective) is read
+/// from it.
+impl<A: Float, L: MarginLoss<A>> fmt::Display for JointLoss<'_, A, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.classifier.describe(f)?;
+        text::write_center(self.lambda, f)
+    }
+}
+
+/// The centers by their shape, because they may be millions of numbers.
+impl<A, L: fmt::Debug> fmt::Debug for JointLoss<'_, A, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (classes, dim) = self.centers.dim();
+        f.debug_struct("JointLoss")
+            .field("classifier", &self.classifier)
+            .field("centers", &format_args!("{classes} × {dim}"))
+            .field("lambda", &self.lambda)
+            .finish()
     }
 }
 
@@ -142,6 +170,10 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         }
         answered?;
         A::add_center_term(TOKEN, &term, request.evaluation, with_gradients)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 
     fn learnables(&self) -> &[f64] {

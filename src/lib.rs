@@ -36,7 +36,8 @@
 //! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
 //!
 //! [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above. [`AnyLoss`] is whichever a line
-//! of text names: `"arcface:s=64,m=0.5".parse()`.
+//! of text names: `"arcface:s=64,m=0.5".parse()`. [`Objective`] is such a loss with center loss or without:
+//! `"softmax+center:lambda=0.01".parse()`.
 //!
 //! # Pages
 //!
@@ -56,7 +57,7 @@
 //! |---|---|---|
 //! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
 //! | `rand` | yes | [`init`]: seeded class weights and centers |
-//! | `serde` | no | losses, rules and schedules as configurations: validated again on the way in |
+//! | `serde` | no | losses, rules and schedules as configurations: validated again on the way in; ndarray's arrays too |
 
 #![forbid(unsafe_code)]
 
@@ -85,6 +86,7 @@ mod margin_softmax;
 mod modified_softmax;
 mod norm_face;
 mod numerics;
+mod objective;
 mod request;
 mod scale;
 pub mod schedule;
@@ -114,6 +116,7 @@ pub use margin::{Angle, Margin, Negatives, Target, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;
 pub use norm_face::NormFace;
+pub use objective::Objective;
 pub use request::Request;
 pub use scores::TopClasses;
 pub use softmax::SoftmaxLoss;

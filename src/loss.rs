@@ -288,6 +288,34 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         Ok(top.classes.remove_axis(Axis(1)))
     }
 
+    /// Writes the loss and its parameters for a log, on one line: what `Display` prints of a `dyn MarginLoss`.
+    ///
+    /// Losses of this crate write the line that [`AnyLoss`](crate::AnyLoss) reads, but for more than 16 biases. A loss of your own writes its `Debug`
+    /// form unless it has this method.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, JointLoss, MarginLoss, SoftmaxLoss};
+    /// use margin_losses::ndarray::Array2;
+    ///
+    /// let centers = Array2::zeros((10, 16));
+    /// let losses: [Box<dyn MarginLoss<f32> + '_>; 2] = [
+    ///     Box::new(ArcFace::new(32.0, 0.5)?),
+    ///     Box::new(JointLoss::new(SoftmaxLoss::new(), centers.view(), 0.003)?),
+    /// ];
+    /// assert_eq!(losses[0].to_string(), "arcface:s=32,m=0.5");
+    /// assert_eq!(losses[1].to_string(), "softmax+center:lambda=0.003");
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of
     /// [`NormFace`](crate::NormFace). Empty for most losses.
     fn learnables(&self) -> &[f64] {
@@ -343,12 +371,23 @@ fn ask<A: Float, L: MarginLoss<A> + ?Sized>(
     })
 }
 
+/// What the loss [says of itself](MarginLoss::describe).
+impl<A: Float> fmt::Display for dyn MarginLoss<A> + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(f)
+    }
+}
+
 /// A loss behind a pointer is a loss.
 macro_rules! behind {
     ($pointer:ty) => {
         impl<A: Float, L: MarginLoss<A> + ?Sized> MarginLoss<A> for $pointer {
             fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
                 (**self).run(request)
+            }
+
+            fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).describe(f)
             }
 
             fn learnables(&self) -> &[f64] {

@@ -1,5 +1,7 @@
 //! Softmax over cosines with a margin of the user's own.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::{Error, parameter};
 use crate::float::{Float, sealed::TOKEN};
@@ -185,9 +187,26 @@ impl<M: Margin> MarginSoftmax<M> {
     }
 }
 
+/// The margin as its `Debug` form, and the scale: `margin-softmax(Growing { m: 0.5 }, s=16)`. It cannot be read back.
+impl<M: fmt::Debug> fmt::Display for MarginSoftmax<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let learned = if self.is_learned() { ", learned" } else { "" };
+        write!(
+            f,
+            "margin-softmax({:?}, s={}{learned})",
+            self.margin,
+            self.scale()
+        )
+    }
+}
+
 impl<A: Float, M: Margin> MarginLoss<A> for MarginSoftmax<M> {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 
     fn learnables(&self) -> &[f64] {

@@ -1,5 +1,7 @@
 //! The modified softmax of the SphereFace paper: class weights on the unit sphere, features as they are.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::Error;
 use crate::float::{Float, sealed::TOKEN};
@@ -76,5 +78,9 @@ impl ModifiedSoftmax {
 impl<A: Float> MarginLoss<A> for ModifiedSoftmax {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &Head::new(Layer::UnitWeights), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

@@ -1,5 +1,7 @@
 //! NormFace: softmax over scaled cosines.
 
+use core::fmt;
+
 use crate::driver::{Head, Layer};
 use crate::error::Error;
 use crate::float::{Float, sealed::TOKEN};
@@ -151,6 +153,10 @@ impl NormFace {
 impl<A: Float> MarginLoss<A> for NormFace {
     fn run(&self, request: Request<'_, A>) -> Result<(), Error> {
         A::solve(TOKEN, &self.head(), request)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 
     fn learnables(&self) -> &[f64] {

@@ -4,14 +4,22 @@
 //! refused with the message of its [`Error`]; fields that do not belong there are refused as well. A field that says how
 //! to depart from the paper may be left out.
 
-use serde::de::Error as _;
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::str::FromStr;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{
+    DeserializeSeed, EnumAccess, Error as _, MapAccess, Unexpected, VariantAccess, Visitor,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Margin, MarginSoftmax,
-    ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss,
+    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Margin,
+    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -22,7 +30,7 @@ macro_rules! mirror {
     ) => {
         const _: () = {
             #[derive(Serialize, Deserialize)]
-            #[serde(rename = $name, deny_unknown_fields)]
+            #[serde(rename = $name, expecting = $name, deny_unknown_fields)]
             struct Mirror {
                 $($(#[$attribute])* $field: $type),*
             }
@@ -125,7 +133,11 @@ mirror!(
 
 /// Generic, and so by hand.
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "MarginSoftmax", deny_unknown_fields)]
+#[serde(
+    rename = "MarginSoftmax",
+    expecting = "MarginSoftmax",
+    deny_unknown_fields
+)]
 struct MarginSoftmaxMirror<M> {
     margin: M,
     scale: f64,
@@ -157,5 +169,136 @@ impl<'de, M: Margin + Deserialize<'de>> Deserialize<'de> for MarginSoftmax<M> {
         let mut loss = new(given.margin, initial).map_err(D::Error::custom)?;
         loss.set_scale(given.scale).map_err(D::Error::custom)?;
         Ok(loss)
+    }
+}
+
+/// The line or the table. A line is read as an enum too: formats that have text take it for the name of a variant without
+/// content.
+impl<'de> Deserialize<'de> for AnyLoss {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct LineOrTable;
+        impl<'de> Visitor<'de> for LineOrTable {
+            type Value = AnyLoss;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a loss, as in \"arcface:s=64,m=0.5\"")
+            }
+
+            fn visit_enum<E: EnumAccess<'de>>(self, choice: E) -> Result<AnyLoss, E::Error> {
+                let (Name(name), content) = choice.variant()?;
+                AnyLoss::under_name(&name, content)
+            }
+        }
+        from.deserialize_enum("AnyLoss", AnyLoss::NAMES, LineOrTable)
+    }
+}
+
+/// A name, or a whole line; in formats without names, the number of the loss.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct NameOrNumber;
+        impl Visitor<'_> for NameOrNumber {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a loss")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.to_owned()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Name, E> {
+                let name = usize::try_from(number)
+                    .ok()
+                    .and_then(|number| AnyLoss::NAMES.get(number));
+                name.map(|&name| Name(name.to_owned()))
+                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+        }
+        from.deserialize_identifier(NameOrNumber)
+    }
+}
+
+/// What stands under the name of a loss: its table, or nothing, where the name alone is the line.
+pub(crate) fn under_name<'de, L, V>(name: &str, content: V) -> Result<L, V::Error>
+where
+    L: Deserialize<'de> + FromStr<Err = Error>,
+    V: VariantAccess<'de>,
+{
+    /// Notes that there is a table.
+    struct Table<'a, L>(&'a Cell<bool>, PhantomData<L>);
+    impl<'de, L: Deserialize<'de>> DeserializeSeed<'de> for Table<'_, L> {
+        type Value = L;
+
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<L, D::Error> {
+            self.0.set(true);
+            L::deserialize(from)
+        }
+    }
+
+    let found = Cell::new(false);
+    match content.newtype_variant_seed(Table(&found, PhantomData)) {
+        Err(_) if !found.get() => name.parse().map_err(V::Error::custom),
+        loss => loss,
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Objective", expecting = "Objective", deny_unknown_fields)]
+struct ObjectiveMirror {
+    classifier: AnyLoss,
+    #[serde(default)]
+    lambda: Option<f64>,
+}
+
+impl ObjectiveMirror {
+    fn build(self) -> Result<Objective, Error> {
+        let objective = Objective::new(self.classifier)?;
+        match self.lambda {
+            None => Ok(objective),
+            Some(lambda) => objective.with_center(lambda),
+        }
+    }
+}
+
+impl Serialize for Objective {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mirror = ObjectiveMirror {
+            classifier: self.classifier().clone(),
+            lambda: self.lambda(),
+        };
+        mirror.serialize(to)
+    }
+}
+
+/// The line or the table.
+impl<'de> Deserialize<'de> for Objective {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct LineOrTable;
+        impl<'de> Visitor<'de> for LineOrTable {
+            type Value = Objective;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an objective, as in \"softmax+center:lambda=0.003\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, line: &str) -> Result<Objective, E> {
+                line.parse().map_err(E::custom)
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Objective, M::Error> {
+                let mirror = ObjectiveMirror::deserialize(MapAccessDeserializer::new(map))?;
+                mirror.build().map_err(M::Error::custom)
+            }
+        }
+        if from.is_human_readable() {
+            from.deserialize_any(LineOrTable)
+        } else {
+            let mirror = ObjectiveMirror::deserialize(from)?;
+            mirror.build().map_err(D::Error::custom)
+        }
     }
 }

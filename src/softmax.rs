@@ -177,6 +177,14 @@ impl<A: Float> MarginLoss<A> for SoftmaxLoss {
         A::solve(TOKEN, &self.head(), request)
     }
 
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bias() {
+            // A log has no use for them.
+            Some(bias) if bias.len() > 16 => write!(f, "softmax:bias=({} numbers)", bias.len()),
+            _ => fmt::Display::fmt(self, f),
+        }
+    }
+
     fn learnables(&self) -> &[f64] {
         self.learnables()
     }

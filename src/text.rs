@@ -168,6 +168,7 @@ pub(crate) fn means(word: &str, name: &str) -> bool {
     let long = match name {
         "s" => "scale",
         "m" => "margin",
+        "modified-softmax" => "modified",
         other => other,
     };
     plain(word).eq(plain(name)) || plain(word).eq(plain(long))
@@ -177,6 +178,36 @@ fn plain(word: &str) -> impl Iterator<Item = char> {
     word.chars()
         .filter(|letter| !matches!(letter, '-' | '_' | ' '))
         .flat_map(char::to_lowercase)
+}
+
+/// The loss that classifies and the term that is added to it, if there is one: `softmax` and `center:lambda=0.003`.
+pub(crate) fn term(text: &str) -> Option<(&str, &str)> {
+    // A plus sign may also belong to a number.
+    let is_name = |rest: &str| rest.trim_start().starts_with(char::is_alphabetic);
+    text.match_indices('+')
+        .map(|(position, _)| (&text[..position], &text[position + 1..]))
+        .find(|(_, rest)| is_name(rest))
+}
+
+/// λ of the center term, if it is given.
+pub(crate) fn read_center(term: &str) -> Result<Option<f64>, Error> {
+    const NAME: &str = CenterLoss::NAME;
+    let given = Given::new(term)?;
+    if !means(given.name, NAME) {
+        return Err(Error::UnknownName {
+            what: "term",
+            found: given.name.to_owned(),
+            known: &[NAME],
+        });
+    }
+    given.check(NAME, &["lambda"])?;
+    given.number("lambda")
+}
+
+/// What [`read_center`] reads.
+pub(crate) fn write_center(lambda: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "+{}", CenterLoss::NAME)?;
+    Writer { to: f, mark: ':' }.number("lambda", lambda)
 }
 
 /// The loss, if the text names it.
@@ -309,14 +340,19 @@ impl Named for NormFace {
     const PARAMETERS: &'static [&'static str] = &["s", "learned"];
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
-        let scale = given.number("s")?.ok_or(Error::MissingParameter {
-            loss: Self::NAME,
-            name: "s",
-        })?;
-        if given.flag("learned")? {
-            Self::learned(scale)
-        } else {
-            Self::new(scale)
+        /// Where the paper begins.
+        const INITIAL: f64 = 10.0;
+        if given.get("s").is_some_and(|text| means(text, "learned")) {
+            return Self::learned(INITIAL);
+        }
+        match (given.number("s")?, given.flag("learned")?) {
+            (scale, true) => Self::learned(scale.unwrap_or(INITIAL)),
+            (Some(scale), false) => Self::new(scale),
+            (None, false) => Err(Error::MissingParameter {
+                loss: Self::NAME,
+                name: "s",
+                example: "normface:s=20 or normface:s=learned",
+            }),
         }
     }
 

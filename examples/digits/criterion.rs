@@ -1,78 +1,71 @@
 //! The losses of the table, with the hyper-parameters they run with, and what each needs between two steps.
 
-use clap::ValueEnum;
+use std::str::FromStr;
+
 use margin_losses::ndarray::{Array2, ArrayView2};
 use margin_losses::schedule::LambdaAnnealing;
 use margin_losses::{
-    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Evaluation,
-    JointLoss, MarginLoss, ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, guide,
+    AnyLoss, CenterLoss, Error, Evaluation, MarginLoss, Objective, Targets, guide,
 };
 
 /// The target's probability that the scale of the normalised losses must make possible.
 const TARGET_PROBABILITY: f64 = 0.9999;
-/// Center loss: the weight λ of the centers' pull, and the share α of the way that centers go in a step.
-const CENTER_WEIGHT: f64 = 0.003;
+/// Center loss: the share α of the way that centers go in a step.
 const CENTER_RATE: f64 = 0.5;
 /// The step of network, class weights and learned numbers alike.
 pub(crate) const LEARNING_RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 
-/// A loss of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Loss {
-    /// Softmax with cross-entropy, without bias.
-    Softmax,
-    /// Softmax joined with center loss: λ = 0.003, α = 0.5.
-    Center,
-    /// Softmax with unit class weights.
-    Modified,
-    /// Angular margin as a multiple: m = 4, annealed.
-    ASoftmax,
-    /// Softmax of scaled cosines.
-    Normface,
-    /// The same with a learned scale, from 1 on.
-    NormfaceLearned,
-    /// Additive margin in the cosine: m = 0.35.
-    AmSoftmax,
-    /// The same under its other name: m = 0.35.
-    Cosface,
-    /// Additive margin in the angle: m = 0.5.
-    Arcface,
-    /// All three margins: m₁ = 1, m₂ = 0.3, m₃ = 0.2.
-    Combined,
+/// The losses of the table, unless others are named.
+const TABLE: [&str; 10] = [
+    "softmax",
+    "softmax+center",
+    "modified-softmax",
+    "a-softmax",
+    "normface",
+    "normface:s=1,learned",
+    "am-softmax",
+    "cosface",
+    "arcface",
+    "combined:m2=0.3,m3=0.2",
+];
+
+/// A loss of the table, as the line that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Loss(String);
+
+impl FromStr for Loss {
+    type Err = Error;
+
+    fn from_str(line: &str) -> Result<Self, Error> {
+        // No scale within its range makes a line wrong.
+        read(line, 1.0)?;
+        Ok(Self(line.trim().to_owned()))
+    }
 }
 
 impl Loss {
-    /// Its name in the table.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Softmax => "softmax",
-            Self::Center => "softmax + center",
-            Self::Modified => "modified softmax",
-            Self::ASoftmax => "A-Softmax",
-            Self::Normface => "NormFace",
-            Self::NormfaceLearned => "NormFace, learned s",
-            Self::AmSoftmax => "AM-Softmax",
-            Self::Cosface => "CosFace",
-            Self::Arcface => "ArcFace",
-            Self::Combined => "combined margin",
-        }
+    pub(crate) fn table() -> Vec<Self> {
+        TABLE.map(|line| Self(line.to_owned())).to_vec()
     }
 
-    fn build(self, classes: usize) -> Result<Box<dyn MarginLoss<f32>>, Error> {
-        let scale = scale(classes)?;
-        Ok(match self {
-            Self::Softmax | Self::Center => Box::new(SoftmaxLoss::new()),
-            Self::Modified => Box::new(ModifiedSoftmax::new()),
-            Self::ASoftmax => Box::new(ASoftmax::new(4)?),
-            Self::Normface => Box::new(NormFace::new(scale)?),
-            Self::NormfaceLearned => Box::new(NormFace::learned(1.0)?),
-            Self::AmSoftmax => Box::new(AmSoftmax::new(scale, 0.35)?),
-            Self::Cosface => Box::new(CosFace::new(scale, 0.35)?),
-            Self::Arcface => Box::new(ArcFace::new(scale, 0.5)?),
-            Self::Combined => Box::new(CombinedMargin::new(scale, 1.0, 0.3, 0.2)?),
-        })
+    /// Its name in the table.
+    pub(crate) fn title(&self) -> &str {
+        &self.0
     }
+}
+
+/// What the line means; where it leaves out the scale of a loss that has one, that is this scale.
+fn read(line: &str, scale: f64) -> Result<Objective, Error> {
+    let end = line.find([':', '(', '+']).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let with_scale = match rest.chars().next() {
+        Some(':') => format!("{name}:s={scale},{}", &rest[1..]),
+        Some('(') => format!("{name}(s={scale},{}", &rest[1..]),
+        _ => format!("{name}:s={scale}{rest}"),
+    };
+    // It is refused where the loss has no scale, or was given one.
+    with_scale.parse().or_else(|_| line.parse())
 }
 
 /// The scale of every loss that normalises the features, but for the learned one.
@@ -80,31 +73,29 @@ pub(crate) fn scale(classes: usize) -> Result<f64, Error> {
     guide::suggested_scale(classes, TARGET_PROBABILITY)
 }
 
-/// A loss in training: the function itself, and the state that it leaves to its caller.
+/// A loss in training, and the state that it leaves to its caller.
 #[derive(Debug)]
 pub(crate) struct Criterion {
-    function: Box<dyn MarginLoss<f32>>,
-    /// The velocities of the function's learnables.
+    objective: Objective,
+    /// The velocities of the loss's learnables.
     velocities: Vec<f64>,
-    /// The centers of the classes, where there is center loss.
-    centers: Option<Array2<f32>>,
+    /// The centers of the classes, which only center loss looks at.
+    centers: Array2<f32>,
     /// The course of A-Softmax's λ: its margin enters bit by bit.
     annealing: Option<LambdaAnnealing>,
     iteration: u64,
 }
 
 impl Criterion {
-    pub(crate) fn new(loss: Loss, classes: usize, dim: usize) -> Result<Self, Error> {
-        let function = loss.build(classes)?;
-        let annealing = match loss {
-            Loss::ASoftmax => Some(LambdaAnnealing::sphere_face()),
-            _ => None,
-        };
+    pub(crate) fn new(loss: &Loss, classes: usize, dim: usize) -> Result<Self, Error> {
+        let objective = read(loss.title(), scale(classes)?)?;
+        let annealed =
+            matches!(objective.classifier(), AnyLoss::ASoftmax(bare) if bare.lambda() == 0.0);
         Ok(Self {
-            velocities: vec![0.0; function.learnables().len()],
-            function,
-            centers: (loss == Loss::Center).then(|| Array2::zeros((classes, dim))),
-            annealing,
+            velocities: vec![0.0; objective.learnables().len()],
+            objective,
+            centers: Array2::zeros((classes, dim)),
+            annealing: annealed.then(LambdaAnnealing::sphere_face),
             iteration: 0,
         })
     }
@@ -119,22 +110,21 @@ impl Criterion {
     ) -> Result<(), Error> {
         // SphereFace counts its first iteration as 1.
         self.iteration += 1;
-        if let Some(annealing) = &self.annealing {
-            let lambda = annealing.at(self.iteration);
-            self.function = Box::new(ASoftmax::new(4)?.with_lambda(lambda)?);
+        if let (Some(annealing), AnyLoss::ASoftmax(loss)) =
+            (&self.annealing, self.objective.classifier())
+        {
+            let loss = loss.with_lambda(annealing.at(self.iteration))?;
+            self.objective.set_classifier(loss)?;
         }
 
-        let targets = Targets::new(labels);
-        if let Some(centers) = &mut self.centers {
-            JointLoss::new(&mut self.function, centers.view(), CENTER_WEIGHT)?
-                .evaluate_into(features, weights, &targets, evaluation)?;
-            CenterLoss::update_centers(centers.view_mut(), features, labels, CENTER_RATE)?;
-        } else {
-            self.function
-                .evaluate_into(features, weights, &targets, evaluation)?;
+        self.objective
+            .over_centers(self.centers.view())
+            .evaluate_into(features, weights, &Targets::new(labels), evaluation)?;
+        if self.objective.lambda().is_some() {
+            CenterLoss::update_centers(self.centers.view_mut(), features, labels, CENTER_RATE)?;
         }
 
-        let mut learnables = self.function.learnables().to_vec();
+        let mut learnables = self.objective.learnables().to_vec();
         for ((value, velocity), &gradient) in learnables
             .iter_mut()
             .zip(&mut self.velocities)
@@ -143,7 +133,7 @@ impl Criterion {
             *velocity = MOMENTUM * *velocity + f64::from(gradient);
             *value -= LEARNING_RATE * *velocity;
         }
-        self.function.set_learnables(&learnables)
+        self.objective.set_learnables(&learnables)
     }
 
     /// The share of rows whose class scores highest, without margin.
@@ -153,9 +143,47 @@ impl Criterion {
         weights: ArrayView2<'_, f32>,
         labels: &[usize],
     ) -> Result<f64, Error> {
-        let forward = self
-            .function
-            .forward(features, weights, &Targets::new(labels))?;
+        let forward =
+            self.objective
+                .classifier()
+                .forward(features, weights, &Targets::new(labels))?;
         Ok(forward.accuracy().unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Loss, TABLE, read};
+
+    #[test]
+    fn scales_are_completed() {
+        for (line, expected) in [
+            ("arcface", "arcface:s=12,m=0.5"),
+            ("arcface:m=0.2", "arcface:s=12,m=0.2"),
+            ("ArcFace(m=0.2)", "arcface:s=12,m=0.2"),
+            ("arcface:s=10,m=0.2", "arcface:s=10,m=0.2"),
+            ("arcface:m=0.2,scale=10", "arcface:s=10,m=0.2"),
+            ("normface", "normface:s=12"),
+            ("normface:learned", "normface:s=12,learned"),
+            ("normface:s=learned", "normface:s=10,learned"),
+            (
+                "cosface+center:lambda=0.1",
+                "cosface:s=12,m=0.35+center:lambda=0.1",
+            ),
+            ("softmax", "softmax"),
+            ("softmax+center", "softmax+center:lambda=0.003"),
+            ("modified", "modified-softmax"),
+        ] {
+            assert_eq!(read(line, 12.0).unwrap().to_string(), expected, "{line}");
+        }
+        for line in TABLE {
+            assert!(line.parse::<Loss>().is_ok(), "{line}");
+        }
+        let refusal = |line: &str| line.parse::<Loss>().unwrap_err().to_string();
+        assert!(
+            refusal("arcface:s=10,m=28")
+                .starts_with("margin is 28, but must lie in [0, pi) radians")
+        );
+        assert!(refusal("center").contains("softmax+center"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example digits
-//! cargo run --release --example digits -- --loss softmax,center,arcface --seeds 10
+//! cargo run --release --example digits -- --loss softmax softmax+center arcface:m=0.3 --seeds 10
 //! cargo run --release --example digits -- --images train-images-idx3-ubyte.gz --labels train-labels-idx1-ubyte.gz
 //! ```
 //!
@@ -29,6 +29,8 @@
 //!   lines are equal.
 //! * Center loss has λ = 0.003 and α = 0.5, as in its paper.
 
+#[path = "../shared/command.rs"]
+mod command;
 mod criterion;
 mod metrics;
 #[path = "../shared/mod.rs"]
@@ -40,7 +42,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
@@ -61,8 +63,9 @@ struct Arguments {
     /// Their labels in IDX format, plain or gzipped.
     #[arg(long, value_name = "FILE", requires = "images")]
     labels: Option<PathBuf>,
-    /// Losses, separated by commas; all of them if not given.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    /// Losses, separated by spaces, as in softmax+center arcface:s=10,m=0.5; those of the table if not given. A scale that is
+    /// left out is the one suggested for the number of classes, and A-Softmax is annealed if its λ is 0.
+    #[arg(long, value_name = "LOSS", num_args = 1..)]
     loss: Vec<Loss>,
     /// The dimension of the embedding.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -76,27 +79,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        // Help goes to the standard output and is no error.
-        Err(error) if !error.use_stderr() => error.exit(),
-        Err(error) => return fail(&first_paragraph(&error.to_string())),
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => fail(&format!("error: {message}")),
-    }
-}
-
-fn fail(message: &str) -> ExitCode {
-    eprintln!("{message}");
-    ExitCode::FAILURE
-}
-
-/// What clap has to say, without its hints, on one line.
-fn first_paragraph(text: &str) -> String {
-    let lines = text.lines().take_while(|line| !line.trim().is_empty());
-    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+    command::run(|arguments: Arguments| run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
@@ -111,13 +94,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         dim: usize::from(arguments.dim),
         epochs: arguments.epochs,
     };
-    let mut losses = Vec::new();
     let named = if arguments.loss.is_empty() {
-        Loss::value_variants()
+        Loss::table()
     } else {
-        &arguments.loss
+        arguments.loss.clone()
     };
-    for &loss in named {
+    let mut losses = Vec::new();
+    for loss in named {
         if !losses.contains(&loss) {
             losses.push(loss);
         }
@@ -143,9 +126,9 @@ fn train_all(
     losses: &[Loss],
     seeds: &[u64],
 ) -> Result<Vec<(Loss, Vec<Outcome>)>, String> {
-    let runs: Vec<(Loss, u64)> = losses
+    let runs: Vec<(&Loss, u64)> = losses
         .iter()
-        .flat_map(|&loss| seeds.iter().map(move |&seed| (loss, seed)))
+        .flat_map(|loss| seeds.iter().map(move |&seed| (loss, seed)))
         .collect();
     let bar = ProgressBar::new(runs.len() as u64 * setting.epochs).with_style(
         ProgressStyle::with_template("{wide_bar} {pos}/{len} epochs, {eta} left")
@@ -161,6 +144,6 @@ fn train_all(
     let mut outcomes = outcomes?.into_iter();
     Ok(losses
         .iter()
-        .map(|&loss| (loss, outcomes.by_ref().take(seeds.len()).collect()))
+        .map(|loss| (loss.clone(), outcomes.by_ref().take(seeds.len()).collect()))
         .collect())
 }

@@ -28,11 +28,11 @@ pub(crate) fn render(rows: &[(Loss, Vec<Outcome>)]) -> String {
     let upper = COLUMNS.map(|(heading, _, width, _)| format!("{heading:>width$}"));
     let lower = COLUMNS.map(|(_, heading, width, _)| format!("{heading:>width$}"));
     let mut lines = vec![
-        format!("{:<19}{}", "", upper.concat()),
-        format!("{:<19}{}", "loss", lower.concat()),
+        format!("{:<23}{}", "", upper.concat()),
+        format!("{:<23}{}", "loss", lower.concat()),
     ];
     for (loss, outcomes) in rows {
-        let mut line = format!("{:<19}", loss.title());
+        let mut line = format!("{:<23}", loss.title());
         for (column, (_, _, width, figure)) in COLUMNS.into_iter().enumerate() {
             let figures: Vec<f64> = outcomes.iter().map(figure).collect();
             let (mean, deviation) = mean_and_deviation(&figures);

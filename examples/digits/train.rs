@@ -27,7 +27,7 @@ pub(crate) struct Outcome {
 /// Trains a network with this loss and measures it on the held-out images; `tick` is called after each epoch.
 pub(crate) fn run(
     setting: &Setting<'_>,
-    loss: Loss,
+    loss: &Loss,
     seed: u64,
     tick: impl Fn(),
 ) -> Result<Outcome, String> {

@@ -65,7 +65,7 @@ impl Arrays {
     fn new(classes: usize) -> Result<Self, Error> {
         Ok(Self {
             features: init::normal(ROWS, DIM, 1.0, 1)?,
-            weights: init::class_weights(classes, DIM, 2),
+            weights: init::class_weights(classes, DIM, 2)?,
             labels: (0..ROWS).map(|row| row * 7_919 % classes).collect(),
             logits: Array2::zeros((ROWS, classes)),
             grad_features: Array2::zeros((ROWS, DIM)),

@@ -12,6 +12,8 @@
 mod angles;
 mod boundaries;
 mod chart;
+#[path = "../shared/command.rs"]
+mod command;
 mod cost;
 mod logits;
 mod palette;
@@ -119,14 +121,7 @@ impl Context<'_> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    command::run(|arguments: Arguments| run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {

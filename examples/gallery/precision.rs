@@ -65,7 +65,8 @@ struct Trial {
 impl Trial {
     /// Two random vectors at about this angle, rounded to `f32`; the last entry of both is 0.
     fn new(theta: f64, seed: u64) -> Self {
-        let directions: Array2<f64> = init::class_weights(2, DIM - 1, seed);
+        let directions: Array2<f64> =
+            init::class_weights(2, DIM - 1, seed).expect("two rows fit into memory");
         let (x, other) = (directions.row(0), directions.row(1));
         let normal = &other - &(&x * x.dot(&other));
         let normal = &normal / normal.dot(&normal).sqrt();

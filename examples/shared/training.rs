@@ -51,7 +51,10 @@ impl Model {
         let class_seed = stream(seed, Purpose::ClassWeights);
         Self {
             network: Network::new(widths, &mut generator(seed, Purpose::Network)),
-            weights: Parameter::new(init::class_weights(classes, dim, class_seed)),
+            weights: Parameter::new(
+                init::class_weights(classes, dim, class_seed)
+                    .expect("as many rows as a byte has values fit into memory"),
+            ),
             evaluation: Evaluation::new(),
             order: generator(seed, Purpose::Order),
         }

@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
 use margin_losses::{
     ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
-    ModifiedSoftmax, NormFace, PastPi, Reduction, SoftmaxLoss,
+    ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, SoftmaxLoss,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,7 +71,113 @@ fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
         assert!(saved.starts_with(&format!("{{\"{name}\":")), "{saved}");
         assert_eq!(serde_json::from_str::<AnyLoss>(&saved).unwrap(), loss);
     }
-    assert!(refusal::<AnyLoss>(r#"{"arcfase":{}}"#).contains("unknown variant `arcfase`"));
+}
+
+#[test]
+fn a_line_is_a_configuration_too() {
+    let load = |text: &str| {
+        serde_json::from_str::<AnyLoss>(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    };
+    for name in AnyLoss::NAMES {
+        let line = if *name == "normface" {
+            "normface:s=learned"
+        } else {
+            name
+        };
+        let text = format!("{line:?}");
+        assert_eq!(load(&text), line.parse().unwrap());
+        // From a value in memory, which answers otherwise than a reader of text.
+        let value = serde_json::Value::String(line.to_owned());
+        let loss: AnyLoss = serde_json::from_value(value).unwrap();
+        assert_eq!(loss, line.parse().unwrap());
+    }
+    let expected: AnyLoss = "arcface:s=32,m=0.4".parse().unwrap();
+    for text in [
+        r#""arcface:s=32,m=0.4""#,
+        r#""ArcFace(s=32, m=0.4)""#,
+        r#"{"arcface":{"scale":32,"margin":0.4}}"#,
+        r#"{"ArcFace":{"scale":32,"margin":0.4}}"#,
+    ] {
+        assert_eq!(load(text), expected, "{text}");
+    }
+    for (text, message) in [
+        (
+            r#"{"arcfase":{}}"#,
+            "there is no loss \"arcfase\", but there are",
+        ),
+        (
+            r#""arcfase:s=64""#,
+            "there is no loss \"arcfase\", but there are",
+        ),
+        (
+            r#""cosface:s=-1""#,
+            "scale is -1, but must lie in [1e-6, 1e6]",
+        ),
+        (r#""normface""#, "normface needs the parameter s, as in"),
+        (
+            r#"{"cosface":{"scale":64,"margin":3}}"#,
+            "margin is 3, but must lie in [0, 2]",
+        ),
+        (r#"{"cosface":{"scale":64}}"#, "missing field `margin`"),
+        (
+            r#"{"cosface":null}"#,
+            "invalid type: null, expected CosFace",
+        ),
+        (r#"{"cosface:s=64":{}}"#, "invalid type: map, expected unit"),
+        ("17", "expected value"),
+    ] {
+        let found = refusal::<AnyLoss>(text);
+        assert!(found.starts_with(message), "{text}: {found}");
+    }
+}
+
+#[test]
+fn an_objective_is_a_line_or_a_table() {
+    let joined: Objective = "softmax+center:lambda=0.01".parse().unwrap();
+    is_saved_as(
+        &joined,
+        r#"{"classifier":{"softmax":{"bias":null}},"lambda":0.01}"#,
+    );
+    let plain: Objective = "cosface".parse().unwrap();
+    is_saved_as(
+        &plain,
+        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35}},"lambda":null}"#,
+    );
+    for text in [
+        r#""softmax+center:lambda=0.01""#,
+        r#"{"classifier":"softmax","lambda":0.01}"#,
+        r#"{"classifier":{"softmax":{}},"lambda":0.01}"#,
+    ] {
+        assert_eq!(serde_json::from_str::<Objective>(text).unwrap(), joined);
+    }
+    for (text, message) in [
+        (r#""center""#, "the center loss does not classify"),
+        (
+            r#"{"classifier":"center"}"#,
+            "the center loss does not classify",
+        ),
+        (
+            r#"{"classifier":"softmax","lambda":-1}"#,
+            "lambda is -1, but must be non-negative",
+        ),
+        (
+            r#"{"classifier":"softmax","lamda":1}"#,
+            "unknown field `lamda`",
+        ),
+        ("[]", "invalid type: sequence, expected an objective, as in"),
+    ] {
+        let found = refusal::<Objective>(text);
+        assert!(found.starts_with(message), "{text}: {found}");
+    }
+}
+
+/// Class weights are saved with the arrays that this crate re-exports.
+#[test]
+fn arrays_are_saved_too() {
+    let weights = margin_losses::ndarray::array![[1.0_f32, -0.1], [2.5e-8, 3.0]];
+    let saved = serde_json::to_string(&weights).unwrap();
+    let loaded: margin_losses::ndarray::Array2<f32> = serde_json::from_str(&saved).unwrap();
+    assert_eq!(loaded, weights);
 }
 
 #[test]
@@ -122,7 +228,7 @@ fn what_comes_in_is_validated() {
     );
     is_refused::<ArcFace>(
         r#"{"scale":64,"margin":3.2}"#,
-        "margin is 3.2, but must lie in [0, pi)",
+        "margin is 3.2, but must lie in [0, pi) radians",
     );
     is_refused::<CombinedMargin>(
         r#"{"scale":64,"m1":0,"m2":0,"m3":0}"#,

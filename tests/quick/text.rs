@@ -3,10 +3,11 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginLoss,
-    MarginSoftmax, ModifiedSoftmax, NormFace, PastPi, Reduction, SoftmaxLoss, Targets,
+    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, JointLoss,
+    MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, Request,
+    SoftmaxLoss, Targets,
 };
-use ndarray::array;
+use ndarray::{Array2, array};
 use proptest::prelude::*;
 
 const RULES: [PastPi; 4] = [
@@ -102,6 +103,18 @@ fn variants_are_understood() {
         assert_eq!(read(text), expected.into(), "{text}");
         assert_eq!(text.parse::<ArcFace>(), Ok(expected), "{text}");
     }
+    for text in [
+        "modified",
+        "Modified()",
+        "modified-softmax",
+        "ModifiedSoftmax",
+    ] {
+        assert_eq!(read(text), ModifiedSoftmax::new().into(), "{text}");
+    }
+    for text in ["s=learned", "s=10,learned", "learned", "scale=Learned"] {
+        let loss = NormFace::learned(10.0).unwrap();
+        assert_eq!(read(&format!("normface:{text}")), loss.into(), "{text}");
+    }
     for text in ["softmax", "softmax:", "softmax()", "Softmax( )"] {
         assert_eq!(read(text), SoftmaxLoss::new().into(), "{text}");
     }
@@ -123,7 +136,7 @@ fn what_cannot_be_read_is_explained() {
         ("", format!("there is no loss \"\", but there are {names}")),
         ("cosface:k=1", "cosface has no parameter \"k\", but it has s, m".into()),
         ("center:m=1", "center has no parameter \"m\", and none at all".into()),
-        ("normface", "normface needs the parameter s".into()),
+        ("normface", "normface needs the parameter s, as in normface:s=20 or normface:s=learned".into()),
         ("arcface:s=big", "s is \"big\", but must be a number".into()),
         ("arcface:s", "s is \"\", but must be a number".into()),
         ("arcface:s=1,scale=2", "s is \"scale\", but must be given once".into()),
@@ -137,7 +150,22 @@ fn what_cannot_be_read_is_explained() {
         ),
         // What is read but out of range has the message of the constructor.
         ("arcface:s=-1", "scale is -1, but must lie in [1e-6, 1e6]".into()),
-        ("arcface:m=nan", "margin is NaN, but must lie in [0, pi)".into()),
+        ("arcface:m=nan", "margin is NaN, but must lie in [0, pi) radians".into()),
+        // Between pi and what may be degrees lies the m of A-Softmax.
+        ("arcface:m=4", "margin is 4, but must lie in [0, pi) radians".into()),
+        (
+            "arcface:m=28.6",
+            "margin is 28.6, but must lie in [0, pi) radians; 28.6 degrees are 0.4992 radians".into(),
+        ),
+        (
+            "combined:m2=30",
+            "m2 is 30, but must lie in [0, pi) radians; 30 degrees are 0.5236 radians".into(),
+        ),
+        ("cosface:m=28.6", "margin is 28.6, but must lie in [0, 2]".into()),
+        (
+            "softmax+center",
+            "loss is \"softmax+center\", but must be one loss here, without a term; what is joined is an Objective".into(),
+        ),
         ("softmax:bias=inf", "bias row 0 holds a NaN or an infinity".into()),
     ] {
         assert_eq!(refusal(text), message, "{text}");
@@ -162,7 +190,7 @@ fn what_cannot_be_read_is_explained() {
     let message = "cosface".parse::<ArcFace>().unwrap_err().to_string();
     assert_eq!(
         message,
-        "there is no loss \"cosface\", but there are arcface"
+        "there is no loss \"cosface\", but there is arcface"
     );
 }
 
@@ -190,6 +218,151 @@ fn rules_read_back() {
         "max".parse::<Reduction>().unwrap_err().to_string(),
         "there is no reduction \"max\", but there are mean, batch-mean, weighted-mean, sum, none"
     );
+}
+
+#[test]
+fn center_loss_is_joined_in_text() {
+    let objective = |loss: AnyLoss| Objective::new(loss).unwrap();
+    let softmax = || objective(SoftmaxLoss::new().into());
+    let joined = |lambda| softmax().with_center(lambda).unwrap();
+    for (text, expected) in [
+        ("softmax", softmax()),
+        ("softmax+center", joined(0.003)),
+        ("softmax+center:lambda=0.01", joined(0.01)),
+        ("Softmax() + Center( lambda = 1e-2 )", joined(0.01)),
+        ("softmax+center:lambda=1e+3", joined(1000.0)),
+        ("softmax+center:lambda=0", joined(0.0)),
+        (
+            "softmax:bias=1e+3/+2+center",
+            objective(SoftmaxLoss::with_bias(vec![1e3, 2.0]).unwrap().into())
+                .with_center(0.003)
+                .unwrap(),
+        ),
+        (
+            "arcface:s=1e+1",
+            objective(ArcFace::new(10.0, 0.5).unwrap().into()),
+        ),
+    ] {
+        let found: Objective = text
+            .parse()
+            .unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(found.to_string().parse(), Ok(found), "{text}");
+    }
+    assert_eq!(joined(0.01).to_string(), "softmax+center:lambda=0.01");
+
+    let alone = Error::NoClassifier.to_string();
+    for (text, message) in [
+        ("center", alone.as_str()),
+        ("center+center", &alone),
+        (
+            "softmax+triplet",
+            "there is no term \"triplet\", but there is center",
+        ),
+        (
+            "softmax+center+center",
+            "there is no term \"center+center\", but there is center",
+        ),
+        (
+            "softmax+center:alpha=0.5",
+            "center has no parameter \"alpha\", but it has lambda",
+        ),
+        (
+            "softmax+center:lambda=-1",
+            "lambda is -1, but must be non-negative and finite",
+        ),
+        (
+            "softmax+center:lambda=big",
+            "lambda is \"big\", but must be a number",
+        ),
+        (
+            "normface+center",
+            "normface needs the parameter s, as in normface:s=20 or normface:s=learned",
+        ),
+        ("+center", "there is no loss \"\", but there are softmax,"),
+        (
+            "softmax+",
+            "there is no loss \"softmax+\", but there are softmax,",
+        ),
+    ] {
+        let found = text.parse::<Objective>().unwrap_err().to_string();
+        assert!(found.starts_with(message), "{text}: {found}");
+    }
+    assert_eq!(Objective::new(CenterLoss::new()), Err(Error::NoClassifier));
+}
+
+/// It is the joint loss, or the classifier alone, which then asks for no centers.
+#[test]
+fn an_objective_is_evaluated_over_the_callers_centers() {
+    let x = array![[0.3, -1.0, 0.8], [2.0, 0.1, -0.4]];
+    let w = array![[1.0, 0.2, 0.1], [-0.5, 0.6, 1.0]];
+    let centers = array![[0.5, 0.5, 0.0], [1.0, -1.0, 0.25]];
+    let targets = Targets::new(&[1, 0]);
+    let evaluated = |loss: &dyn MarginLoss<f64>| {
+        let out = loss.evaluate(x.view(), w.view(), &targets).unwrap();
+        (out.forward, out.grad_features, out.grad_centers)
+    };
+    let mut any: AnyLoss = "normface:s=7,learned".parse().unwrap();
+
+    let mut joined: Objective = "normface:s=7,learned+center:lambda=0.5".parse().unwrap();
+    let expected = JointLoss::new(&mut any, centers.view(), 0.5).unwrap();
+    assert_eq!(
+        evaluated(&joined.over_centers(centers.view())),
+        evaluated(&expected)
+    );
+    joined.set_learnables(&[8.0]).unwrap();
+    assert_eq!(joined.to_string(), "normface:s=8,learned+center:lambda=0.5");
+
+    let mut plain: Objective = "normface:s=7,learned".parse().unwrap();
+    let none = Array2::zeros((0, 0));
+    assert_eq!(evaluated(&plain.over_centers(none.view())), evaluated(&any));
+}
+
+/// A loss of one's own that says nothing of itself.
+#[derive(Debug)]
+struct Own;
+
+impl MarginLoss<f64> for Own {
+    fn run(&self, _: Request<'_, f64>) -> Result<(), Error> {
+        Err(Error::NoScores)
+    }
+}
+
+#[test]
+fn losses_behind_pointers_are_printed() {
+    for (loss, line) in lines() {
+        let boxed: Box<dyn MarginLoss<f64>> = Box::new(loss);
+        assert_eq!(boxed.to_string(), line);
+        // And behind one more.
+        let boxed: Box<dyn MarginLoss<f64>> = Box::new(boxed);
+        assert_eq!(boxed.to_string(), line);
+    }
+    let boxed: Box<dyn MarginLoss<f64>> = Box::new(Own);
+    assert_eq!(boxed.to_string(), "Own");
+
+    // A log has no use for a million numbers.
+    let many = SoftmaxLoss::with_bias(vec![0.25; 1_000_000]).unwrap();
+    let boxed: Box<dyn MarginLoss<f64>> = Box::new(AnyLoss::from(many));
+    assert_eq!(boxed.to_string(), "softmax:bias=(1000000 numbers)");
+
+    let centers = Array2::<f64>::from_elem((3, 2), 0.123_456);
+    let joint = JointLoss::new(SoftmaxLoss::new(), centers.view(), 0.003).unwrap();
+    assert_eq!(joint.to_string(), "softmax+center:lambda=0.003");
+    assert_eq!(
+        format!("{joint:?}"),
+        "JointLoss { classifier: SoftmaxLoss { bias: None }, centers: 3 × 2, lambda: 0.003 }"
+    );
+    let own = JointLoss::new(Own, centers.view(), 0.5).unwrap();
+    assert_eq!(own.to_string(), "Own+center:lambda=0.5");
+    let boxed: Box<dyn MarginLoss<f64> + '_> = Box::new(own);
+    assert_eq!(boxed.to_string(), "Own+center:lambda=0.5");
+
+    let fixed = MarginSoftmax::new(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
+    let line = "margin-softmax(CosFace { scale: 16.0, margin: 0.35 }, s=16)";
+    assert_eq!(fixed.to_string(), line);
+    let learned = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
+    let boxed: Box<dyn MarginLoss<f64>> = Box::new(learned);
+    assert_eq!(boxed.to_string(), line.replace(')', ", learned)"));
 }
 
 #[test]
@@ -291,7 +464,7 @@ proptest! {
 
     /// To the last bit of every parameter.
     #[test]
-    fn what_is_printed_reads_back(loss in loss()) {
+    fn what_is_printed_reads_back(loss in loss(), lambda in finite()) {
         let line = loss.to_string();
         prop_assert_eq!(&read(&line), &loss);
         prop_assert!(line.len() < 600 && !line.contains([' ', '(', ')', '\'', '"', ';', '*', '&', '|']));
@@ -299,13 +472,19 @@ proptest! {
             None => format!("{line}()"),
             Some((name, list)) => format!("{name}({})", list.replace(',', ", ")),
         };
-        prop_assert_eq!(read(&call), loss);
+        prop_assert_eq!(&read(&call), &loss);
+
+        let objective = Objective::new(loss).unwrap().with_center(lambda.abs()).unwrap();
+        prop_assert_eq!(objective.to_string().parse(), Ok(objective));
     }
 
     /// Whatever is typed, there is an answer.
     #[test]
     fn nothing_typed_panics(text in "\\PC{0,40}") {
         let _ = text.parse::<AnyLoss>();
+        let _ = text.parse::<Objective>();
+        let _ = format!("softmax+{text}").parse::<Objective>();
+        let _ = format!("softmax+center:{text}").parse::<Objective>();
         let _ = format!("arcface:{text}").parse::<AnyLoss>();
         let _ = format!("softmax({text})").parse::<AnyLoss>();
     }

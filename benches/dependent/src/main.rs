@@ -22,8 +22,8 @@ fn median(mut work: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
 
 fn main() -> Result<(), Error> {
     let features: Array2<f32> = init::normal(256, 512, 1.0, 1)?;
-    let mut weights: Array2<f32> = init::class_weights(10_000, 512, 2);
-    let mut centers: Array2<f32> = init::class_weights(10_000, 512, 3);
+    let mut weights: Array2<f32> = init::class_weights(10_000, 512, 2)?;
+    let mut centers: Array2<f32> = init::class_weights(10_000, 512, 3)?;
     let labels: Vec<usize> = (0..256).map(|row| row * 7_919 % 10_000).collect();
     let targets = Targets::new(&labels);
     let loss = ArcFace::default();
