@@ -60,8 +60,9 @@ fn compare(lambda: f64) -> Result<(), Box<dyn Error>> {
     let distances = scores.mapv(|score| (-2.0 * score).max(0.0).sqrt());
     let Distances { own, other, right } = trained.means(&distances);
     println!(
-        "{line}\n    held out: nearest to its own center {:.1} %, {own:.2} to the own, {other:.2} to the nearest other",
-        100.0 * right
+        "{line}\n    held out: nearest to its own center {:.1} %, {own:.2} to the own, {other:.2} to the nearest other, {:.2} times as far",
+        100.0 * right,
+        other / own
     );
     Ok(())
 }

@@ -43,7 +43,7 @@ impl Margin for GrowingMargin {
 
 fn main() -> ExitCode {
     command::run(|_: Arguments| {
-        let scale = guide::suggested_scale(10, 0.9999)?;
+        let scale = guide::suggested_scale(10, 0.9999)?.round();
         compare(&NormFace::new(scale)?)?;
         compare(&MarginSoftmax::new(GrowingMargin { m: 1.0 }, scale)?)
     })

@@ -37,7 +37,7 @@ struct Arguments {
     limit: usize,
 }
 
-/// What a thousand million of does not make a product that overflows.
+/// Up to a thousand million, so that no product of two leaves the range.
 fn size(word: &str) -> Result<usize, String> {
     match word.parse() {
         Ok(size @ 1..=1_000_000_000) => Ok(size),

@@ -58,6 +58,7 @@ pub mod pytorch {}
 /// [`Evaluation`]: crate::Evaluation
 /// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
 /// [`Targets`]: crate::Targets
+/// [`Objective`]: crate::Objective
 /// [`Targets::labels`]: crate::Targets::labels
 /// [`evaluate_into`]: crate::MarginLoss::evaluate_into
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed

@@ -15,6 +15,7 @@ mod confident;
 mod configuration;
 mod controls;
 mod determinism;
+mod documents;
 mod extremes;
 mod failures;
 mod frozen;
