@@ -24,6 +24,7 @@
 /// [`NormFace`]: crate::NormFace
 /// [`NormFace::learned`]: crate::NormFace::learned
 /// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
+/// [`Objective`]: crate::Objective
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale

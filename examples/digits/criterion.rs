@@ -59,11 +59,13 @@ impl Loss {
 fn read(line: &str, scale: f64) -> Result<Objective, Error> {
     let end = line.find([':', '(', '+']).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
-    let with_scale = match rest.chars().next() {
-        Some(':') => format!("{name}:s={scale},{}", &rest[1..]),
-        Some('(') => format!("{name}(s={scale},{}", &rest[1..]),
-        _ => format!("{name}:s={scale}{rest}"),
+    let (mark, rest) = match rest.split_at_checked(1) {
+        Some((mark @ (":" | "("), rest)) => (mark, rest),
+        _ => (":", rest),
     };
+    let is_more = rest.trim_start().starts_with(char::is_alphabetic);
+    let comma = if is_more { "," } else { "" };
+    let with_scale = format!("{name}{mark}s={scale}{comma}{rest}");
     // It is refused where the loss has no scale, or was given one.
     with_scale.parse().or_else(|_| line.parse())
 }
@@ -159,6 +161,8 @@ mod tests {
     fn scales_are_completed() {
         for (line, expected) in [
             ("arcface", "arcface:s=12,m=0.5"),
+            ("arcface()", "arcface:s=12,m=0.5"),
+            ("arcface:+center", "arcface:s=12,m=0.5+center:lambda=0.003"),
             ("arcface:m=0.2", "arcface:s=12,m=0.2"),
             ("ArcFace(m=0.2)", "arcface:s=12,m=0.2"),
             ("arcface:s=10,m=0.2", "arcface:s=10,m=0.2"),

@@ -7,8 +7,8 @@ use margin_losses::{
     ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
     ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, SoftmaxLoss,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
 
 /// Saved as exactly this, and loaded from it.
 fn is_saved_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
@@ -129,6 +129,21 @@ fn a_line_is_a_configuration_too() {
         let found = refusal::<AnyLoss>(text);
         assert!(found.starts_with(message), "{text}: {found}");
     }
+}
+
+/// Formats without names give the number of the loss.
+#[test]
+fn a_number_is_the_loss_at_that_place() {
+    let load = |number: u32| -> Result<AnyLoss, serde::de::value::Error> {
+        AnyLoss::deserialize(number.into_deserializer())
+    };
+    assert_eq!(load(0), Ok(SoftmaxLoss::new().into()));
+    assert_eq!(load(7), Ok(ArcFace::default().into()));
+    let message = load(99).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "invalid value: integer `99`, expected the name of a loss"
+    );
 }
 
 #[test]
