@@ -1,9 +1,9 @@
 //! Draws the figures of this crate as SVG: what each loss does to features, angles and gradients, on real digits.
 //!
 //! ```text
-//! cargo run --release --example gallery                             # all of them, into target/gallery
-//! cargo run --release --example gallery -- --only plane --only roc
-//! cargo run --release --example gallery -- --out docs/figures --peers docs/figures/torch.txt   # those of the documentation
+//! cargo run --release --manifest-path gallery/Cargo.toml                         # all of them, into target/figures
+//! cargo run --release --manifest-path gallery/Cargo.toml -- --only plane --only roc
+//! cargo run --release --manifest-path gallery/Cargo.toml -- --out docs/figures --peers docs/figures/torch.txt
 //! ```
 //!
 //! Everything is seeded, so that a second run writes the same bytes; only the figure of cost is measured on the machine
@@ -12,7 +12,7 @@
 mod angles;
 mod boundaries;
 mod chart;
-#[path = "../shared/command.rs"]
+#[path = "../../examples/shared/command.rs"]
 mod command;
 mod cost;
 mod logits;
@@ -22,7 +22,7 @@ mod precision;
 mod recipe;
 mod roc;
 mod scale;
-#[path = "../shared/mod.rs"]
+#[path = "../../examples/shared/mod.rs"]
 mod shared;
 mod training;
 
@@ -46,9 +46,9 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     only: Vec<Figure>,
     /// The folder to write into; it is made if need be.
-    #[arg(long, value_name = "DIR", default_value = "target/gallery")]
+    #[arg(long, value_name = "DIR", default_value = "target/figures")]
     out: PathBuf,
-    /// Results of PyTorch, drawn beside this crate's in the figure of cost; examples/gallery/cost/torch_sweep.py prints them.
+    /// Results of PyTorch, drawn beside this crate's in the figure of cost; gallery/torch_sweep.py prints them.
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
 }
@@ -130,7 +130,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .copied()
         .filter(|figure| arguments.only.is_empty() || arguments.only.contains(figure))
         .collect();
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/data");
     let dataset = Dataset::read(
         &data.join("images-idx3-ubyte"),
         &data.join("labels-idx1-ubyte"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """PyTorch on the cases of the gallery's figure of cost, in the lines that benches/peers/torch_heads.py prints:
 
-    python examples/gallery/cost/torch_sweep.py > torch.txt
-    cargo run --release --example gallery -- --only cost --peers torch.txt
+    python gallery/torch_sweep.py > torch.txt
+    cargo run --release --manifest-path gallery/Cargo.toml -- --only cost --peers torch.txt
 
 Time and memory of each peer have a process of their own, so that no peer inherits the memory of another. `extra_mib` is
 the peak of a second step beyond what the process held without gradients: compilers and lazy loading fall on the first,
@@ -32,7 +32,7 @@ def memory_mib(key):
 
 
 def measure(what, peer, classes):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benches" / "peers"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benches" / "peers"))
     import torch
     import torch.nn.functional as F
     import torch_heads
