@@ -63,6 +63,8 @@ pub mod pytorch {}
 /// [`Targets::labels`]: crate::Targets::labels
 /// [`evaluate_into`]: crate::MarginLoss::evaluate_into
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
+/// [`grow::with_class_means`]: crate::grow::with_class_means
+/// [`grow::with_random_rows`]: crate::grow::with_random_rows
 /// [choosing]: crate::_documentation::choosing
 #[doc = include_str!("../docs/training.md")]
 ///

@@ -97,15 +97,20 @@ pub(crate) fn labels<A>(
     shapes(features, rows, argument, group)?;
     row_count(Argument::Labels, features.nrows(), labels.len())?;
     let classes = rows.nrows() / group;
-    let class = |(row, label): (usize, i128)| match usize::try_from(label) {
+    let class = |(row, label)| class(row, label, classes);
+    labels.iter().enumerate().map(class).collect()
+}
+
+/// The class that a row's label names.
+pub(crate) fn class(row: usize, label: i128, classes: usize) -> Result<usize, Error> {
+    match usize::try_from(label) {
         Ok(class) if class < classes => Ok(class),
         _ => Err(Error::LabelOutOfRange {
             row,
             label,
             classes,
         }),
-    };
-    labels.iter().enumerate().map(class).collect()
+    }
 }
 
 /// Shapes alone.

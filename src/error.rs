@@ -103,6 +103,11 @@ pub enum Error {
         /// The number of classes.
         classes: usize,
     },
+    /// A new class has no row of the features to begin from, see [`grow`](crate::grow).
+    NoFeatures {
+        /// The class.
+        class: usize,
+    },
     /// An argument holds a NaN or an infinity.
     NonFinite {
         /// The argument.
@@ -267,6 +272,7 @@ impl fmt::Display for Error {
                 f,
                 "labels row {row} is {label}, but there are {classes} classes"
             ),
+            Self::NoFeatures { class } => write!(f, "class {class} has no row of the features"),
             Self::NonFinite { argument, row } => {
                 write!(f, "{argument} row {row} holds a NaN or an infinity")
             }

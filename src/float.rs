@@ -1,12 +1,13 @@
 //! The public element types, and the code that is compiled for each of them once, in this crate.
 
-use ndarray::{ArrayView2, ArrayViewMut2, NdFloat};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, NdFloat};
 
 use crate::center::{self, Term};
 use crate::counted;
 use crate::driver::{self, Head};
 use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
+use crate::grow;
 use crate::margin::OfRows;
 use crate::numerics::Element;
 use crate::request::Request;
@@ -22,8 +23,8 @@ impl Float for f64 {}
 
 pub(crate) mod sealed {
     use super::{
-        Argument, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels, Request, Targets,
-        Term,
+        Argument, Array2, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels, Request,
+        Targets, Term,
     };
 
     /// What only this crate can make, so that only it can call what takes one.
@@ -70,6 +71,20 @@ pub(crate) mod sealed {
             labels: Labels<'_>,
             alpha: f64,
         ) -> Result<(), Error>;
+
+        fn with_rows_along(
+            _: Token,
+            weights: ArrayView2<'_, Self>,
+            directions: Array2<Self>,
+        ) -> Result<Array2<Self>, Error>;
+
+        fn with_class_means(
+            _: Token,
+            weights: ArrayView2<'_, Self>,
+            features: ArrayView2<'_, Self>,
+            labels: Labels<'_>,
+            added: usize,
+        ) -> Result<Array2<Self>, Error>;
     }
 }
 
@@ -128,6 +143,24 @@ macro_rules! compiled {
                 alpha: f64,
             ) -> Result<(), Error> {
                 center::update(centers, features, labels, alpha)
+            }
+
+            fn with_rows_along(
+                _: sealed::Token,
+                weights: ArrayView2<'_, Self>,
+                directions: Array2<Self>,
+            ) -> Result<Array2<Self>, Error> {
+                grow::rows_along(weights, directions)
+            }
+
+            fn with_class_means(
+                _: sealed::Token,
+                weights: ArrayView2<'_, Self>,
+                features: ArrayView2<'_, Self>,
+                labels: Labels<'_>,
+                added: usize,
+            ) -> Result<Array2<Self>, Error> {
+                grow::class_means(weights, features, labels, added)
             }
         })+
     };

@@ -56,7 +56,7 @@
 //! | feature | default | what it is for |
 //! |---|---|---|
 //! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
-//! | `rand` | yes | [`init`]: seeded class weights and centers |
+//! | `rand` | yes | [`init`]: seeded class weights and centers; random rows for new classes ([`grow`]) |
 //! | `serde` | no | losses, rules and schedules as configurations: validated again on the way in; ndarray's arrays too |
 
 #![forbid(unsafe_code)]
@@ -76,6 +76,7 @@ mod driver;
 mod error;
 mod evaluation;
 mod float;
+pub mod grow;
 pub mod guide;
 #[cfg(feature = "rand")]
 pub mod init;

@@ -21,6 +21,8 @@ mod failures;
 mod frozen;
 mod generator;
 mod gradients;
+#[cfg(feature = "rand")]
+mod grow;
 mod identities;
 mod ignored;
 mod judge;
