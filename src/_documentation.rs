@@ -8,6 +8,7 @@
 //! | [`choosing`] | which loss, which scale, which margin, and what the log should say |
 //! | [`pytorch`] | those who come from PyTorch: which option reproduces which public code |
 //! | [`training`] | a training loop from zero |
+//! | [`recipes`] | focal loss, mixup, accumulation, clipping, sampling, several labels, AdaCos, inference |
 //! | [`how_it_works`] | one evaluation, what it costs and what it holds |
 //! | [`numerics`] | what is promised about digits, and how it is kept |
 
@@ -74,6 +75,18 @@ pub mod pytorch {}
 #[doc = include_str!("../examples/quick_start.rs")]
 /// ```
 pub mod training {}
+
+/// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
+/// [`Forward`]: crate::Forward
+/// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
+/// [`NormFace::learned`]: crate::NormFace::learned
+/// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
+/// [`grow`]: crate::grow
+/// [`guide::adacos_scale`]: crate::guide::adacos_scale
+/// [`predict`]: crate::MarginLoss::predict
+/// [`top_k`]: crate::MarginLoss::top_k
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
 
 /// [`Margin`]: crate::Margin
 #[doc = include_str!("../docs/how-it-works.md")]

@@ -42,7 +42,7 @@
 //! # Pages
 //!
 //! [Choosing a loss, s and m](_documentation::choosing), [coming from PyTorch](_documentation::pytorch),
-//! [a training loop from zero](_documentation::training), [how it works](_documentation::how_it_works),
+//! [a training loop from zero](_documentation::training), [recipes](_documentation::recipes), [how it works](_documentation::how_it_works),
 //! [numerics](_documentation::numerics).
 //!
 //! # Conventions
