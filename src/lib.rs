@@ -42,8 +42,8 @@
 //! # Pages
 //!
 //! [Choosing a loss, s and m](_documentation::choosing), [coming from PyTorch](_documentation::pytorch),
-//! [a training loop from zero](_documentation::training), [recipes](_documentation::recipes), [how it works](_documentation::how_it_works),
-//! [numerics](_documentation::numerics).
+//! [a training loop from zero](_documentation::training), [recipes](_documentation::recipes),
+//! [how it works](_documentation::how_it_works), [numerics](_documentation::numerics).
 //!
 //! # Conventions
 //!
