@@ -8,6 +8,8 @@ use core::fmt;
 pub enum Argument {
     /// The N×d batch of features.
     Features,
+    /// The N×d features that others are compared with, row by row.
+    OtherFeatures,
     /// The C×d class weights (prototypes).
     ClassWeights,
     /// The C×d class centers.
@@ -22,12 +24,17 @@ pub enum Argument {
     LabelWeights,
     /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss), or other constants of the logits.
     Bias,
+    /// The scores of given pairs.
+    Scores,
+    /// The entries that say which pairs are of one class.
+    SamePairs,
 }
 
 impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Features => "features",
+            Self::OtherFeatures => "other features",
             Self::ClassWeights => "class weights",
             Self::Centers => "centers",
             Self::Labels => "labels",
@@ -35,6 +42,8 @@ impl fmt::Display for Argument {
             Self::IgnoredRows => "ignored rows",
             Self::LabelWeights => "label weights",
             Self::Bias => "bias",
+            Self::Scores => "scores",
+            Self::SamePairs => "same pairs",
         })
     }
 }
@@ -161,6 +170,17 @@ pub enum Error {
     },
     /// The loss has no scores: it does not say which class a feature belongs to.
     NoScores,
+    /// The nearest k neighbours of a row were asked for, but k is 0 or there are not that many other rows.
+    Neighbours {
+        /// How many were asked for.
+        k: usize,
+        /// How many other rows there are.
+        others: usize,
+    },
+    /// There is no pair of one class, so that no true-accept rate and no recall is defined.
+    NoSamePairs,
+    /// There is no pair of different classes, so that no false-accept rate is defined.
+    NoDifferentPairs,
     /// A margin returned a number that is not finite.
     MarginNotFinite {
         /// The row of the batch.
@@ -299,6 +319,12 @@ impl fmt::Display for Error {
                 write!(f, "the best {k} classes cannot be chosen from {classes}")
             }
             Self::NoScores => f.write_str("the loss does not give scores"),
+            Self::Neighbours { k, others } => write!(
+                f,
+                "the nearest {k} neighbours of a row cannot be chosen from {others}"
+            ),
+            Self::NoSamePairs => f.write_str("there is no pair of one class"),
+            Self::NoDifferentPairs => f.write_str("there is no pair of different classes"),
             Self::MarginNotFinite { row, angle } => write!(
                 f,
                 "the margin is not finite at the target angle {angle} of row {row}"

@@ -1,6 +1,6 @@
 //! The public element types, and the code that is compiled for each of them once, in this crate.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, NdFloat};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, NdFloat};
 
 use crate::center::{self, Term};
 use crate::counted;
@@ -12,6 +12,7 @@ use crate::margin::OfRows;
 use crate::numerics::Element;
 use crate::request::Request;
 use crate::targets::{Labels, Targets};
+use crate::verification::{self, Units, Verification};
 
 /// The element type of features, class weights, losses and gradients: `f32` or `f64`.
 ///
@@ -23,8 +24,8 @@ impl Float for f64 {}
 
 pub(crate) mod sealed {
     use super::{
-        Argument, Array2, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels, Request,
-        Targets, Term,
+        Argument, Array1, Array2, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels,
+        Request, Targets, Term, Units, Verification,
     };
 
     /// What only this crate can make, so that only it can call what takes one.
@@ -85,6 +86,26 @@ pub(crate) mod sealed {
             labels: Labels<'_>,
             added: usize,
         ) -> Result<Array2<Self>, Error>;
+
+        fn units(
+            _: Token,
+            features: ArrayView2<'_, Self>,
+            labels: Labels<'_>,
+        ) -> Result<Units<Self>, Error>;
+
+        fn verify(
+            _: Token,
+            units: &Units<Self>,
+            false_accept_rates: &[f64],
+        ) -> Result<Verification, Error>;
+
+        fn recall(_: Token, units: &Units<Self>, ks: &[usize]) -> Result<Vec<f64>, Error>;
+
+        fn pair_scores(
+            _: Token,
+            a: ArrayView2<'_, Self>,
+            b: ArrayView2<'_, Self>,
+        ) -> Result<Array1<Self>, Error>;
     }
 }
 
@@ -161,6 +182,38 @@ macro_rules! compiled {
                 added: usize,
             ) -> Result<Array2<Self>, Error> {
                 grow::class_means(weights, features, labels, added)
+            }
+
+            fn units(
+                _: sealed::Token,
+                features: ArrayView2<'_, Self>,
+                labels: Labels<'_>,
+            ) -> Result<Units<Self>, Error> {
+                Units::new(features, labels)
+            }
+
+            fn verify(
+                _: sealed::Token,
+                units: &Units<Self>,
+                false_accept_rates: &[f64],
+            ) -> Result<Verification, Error> {
+                verification::verify(units, false_accept_rates)
+            }
+
+            fn recall(
+                _: sealed::Token,
+                units: &Units<Self>,
+                ks: &[usize],
+            ) -> Result<Vec<f64>, Error> {
+                verification::recall(units, ks)
+            }
+
+            fn pair_scores(
+                _: sealed::Token,
+                a: ArrayView2<'_, Self>,
+                b: ArrayView2<'_, Self>,
+            ) -> Result<Array1<Self>, Error> {
+                verification::cosines(a, b)
             }
         })+
     };

@@ -98,6 +98,7 @@ mod serialised;
 mod softmax;
 mod targets;
 mod text;
+pub mod verification;
 
 pub use ndarray;
 

@@ -26,6 +26,8 @@ pub(crate) trait Element: num_traits::Float + NdFloat + Default {
     const NORMAL_POWER: i32;
     /// Whether order-free sums keep what their rounding leaves over.
     const KEEPS_RESTS: bool;
+    /// Added to a cosine in `f64`, it rounds it to a multiple of 2⁻³⁰ in `f32`, of 2⁻⁵¹ in `f64`.
+    const COSINE_ROUNDER: f64;
 
     fn widen(self) -> f64;
     /// The nearest number of this type; infinite beyond its range.
@@ -93,6 +95,7 @@ element!(f32, exp::exp_f32, exp::ln_1p_f32, {
     const MAX_EXPONENT: i32 = 80;
     const NORMAL_POWER: i32 = 126;
     const KEEPS_RESTS: bool = false;
+    const COSINE_ROUNDER: f64 = 6_291_456.0; // between 2^22 and 2^23
 });
 
 element!(f64, exp::exp_f64, exp::ln_1p_f64, {
@@ -103,4 +106,5 @@ element!(f64, exp::exp_f64, exp::ln_1p_f64, {
     const MAX_EXPONENT: i32 = 550;
     const NORMAL_POWER: i32 = 1022;
     const KEEPS_RESTS: bool = true;
+    const COSINE_ROUNDER: f64 = 3.0; // between 2 and 4
 });

@@ -43,3 +43,4 @@ mod scores;
 mod sums;
 mod support;
 mod text;
+mod verification;
