@@ -66,6 +66,7 @@ pub mod pytorch {}
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
 /// [`grow::with_class_means`]: crate::grow::with_class_means
 /// [`grow::with_random_rows`]: crate::grow::with_random_rows
+/// [`verification`]: crate::verification
 /// [choosing]: crate::_documentation::choosing
 #[doc = include_str!("../docs/training.md")]
 ///

@@ -39,6 +39,9 @@
 //! of text names: `"arcface:s=64,m=0.5".parse()`. [`Objective`] is such a loss with center loss or without:
 //! `"softmax+center:lambda=0.01".parse()`.
 //!
+//! Which class a feature belongs to say [`MarginLoss::predict`] and [`MarginLoss::scores`]; how well features tell same from
+//! different, [`verification`].
+//!
 //! # Pages
 //!
 //! [Choosing a loss, s and m](_documentation::choosing), [coming from PyTorch](_documentation::pytorch),

@@ -29,10 +29,10 @@
 //!   lines are equal.
 //! * Center loss has λ = 0.003 and α = 0.5, as in its paper.
 
+mod angles;
 #[path = "../shared/command.rs"]
 mod command;
 mod criterion;
-mod metrics;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod table;

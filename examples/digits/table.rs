@@ -12,10 +12,10 @@ const COLUMNS: [Column; 6] = [
     ("accuracy", "%", 9, |o| 100.0 * o.accuracy),
     ("EER", "%", 13, |o| 100.0 * o.verification.equal_error_rate),
     ("TAR at", "FAR 1e-2", 9, |o| {
-        100.0 * o.verification.true_accept_rates[0]
+        100.0 * o.verification.true_accept_rates[0].true_accept_rate
     }),
     ("TAR at", "FAR 1e-3", 9, |o| {
-        100.0 * o.verification.true_accept_rates[1]
+        100.0 * o.verification.true_accept_rates[1].true_accept_rate
     }),
     ("within", "class °", 8, |o| o.angles.within),
     ("between", "classes °", 10, |o| o.angles.between),

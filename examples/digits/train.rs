@@ -1,12 +1,15 @@
 //! One training run: a loss and a seed, from the initial weights to the figures of the table.
 
 use margin_losses::Error;
+use margin_losses::verification::{Embeddings, Verification};
 
+use crate::angles::{Angles, angles};
 use crate::criterion::{Criterion, LEARNING_RATE, Loss};
-use crate::metrics;
 use crate::shared::dataset::{Dataset, Split};
-use crate::shared::pairs;
 use crate::shared::training::{self, Model};
+
+/// The false-accept rates at which the true-accept rate is given.
+const FALSE_ACCEPT_RATES: [f64; 2] = [1e-2, 1e-3];
 
 /// What is the same for all losses.
 #[derive(Debug)]
@@ -20,8 +23,8 @@ pub(crate) struct Setting<'a> {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) accuracy: f64,
-    pub(crate) verification: metrics::Verification,
-    pub(crate) angles: metrics::Angles,
+    pub(crate) verification: Verification,
+    pub(crate) angles: Angles,
 }
 
 /// Trains a network with this loss and measures it on the held-out images; `tick` is called after each epoch.
@@ -64,10 +67,12 @@ pub(crate) fn run(
     let accuracy = criterion
         .accuracy(embeddings.view(), model.weights.value.view(), &labels)
         .map_err(fail)?;
-    let units = pairs::unit_rows(embeddings);
+    let verification = Embeddings::new(embeddings.view(), &labels)
+        .and_then(|embeddings| embeddings.verify(&FALSE_ACCEPT_RATES))
+        .map_err(fail)?;
     Ok(Outcome {
         accuracy,
-        verification: metrics::verification(units.view(), &labels),
-        angles: metrics::angles(units.view(), &labels, dataset.classes),
+        verification,
+        angles: angles(embeddings, &labels, dataset.classes),
     })
 }

@@ -1,8 +1,10 @@
 //! Receiver operating characteristics of all pairs of held-out digits, per loss.
 
+use margin_losses::Error;
+use margin_losses::verification::Embeddings;
+
 use crate::Context;
 use crate::chart::{Axis, Frame, LegendEntry, Panel, Sheet, Swatch};
-use crate::shared::pairs;
 use crate::training::Record;
 
 /// The false-accept rates from which the curves are drawn, lowest and highest: a seed has 90,000 impostor pairs, and
@@ -29,7 +31,8 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
     for (entry, records) in records.iter().filter(|(entry, _)| !entry.warmed_up) {
         let mut curve = vec![0.0; SAMPLES];
         for record in records {
-            for (sum, accepted) in curve.iter_mut().zip(true_accepts(record, &rates)) {
+            let accepts = true_accepts(record, &rates).map_err(|error| error.to_string())?;
+            for (sum, accepted) in curve.iter_mut().zip(accepts) {
                 *sum += accepted / records.len() as f64;
             }
         }
@@ -46,42 +49,8 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
     Ok(sheet)
 }
 
-fn true_accepts(record: &Record, rates: &[f64]) -> Vec<f64> {
-    let units = pairs::unit_rows(record.after.embeddings.clone());
-    let [genuine, impostor] = pairs::count(units.view(), &record.labels);
-    at_rates(&genuine, &impostor, rates)
-}
-
-/// The share of genuine pairs above the lowest threshold that accepts no more than each rate of impostor pairs.
-///
-/// Pairs are given by the bin of their cosine, lowest first; rates ascend.
-fn at_rates(genuine: &[u64], impostor: &[u64], rates: &[f64]) -> Vec<f64> {
-    let total = |counts: &[u64]| counts.iter().sum::<u64>() as f64;
-    let (all_genuine, all_impostor) = (total(genuine), total(impostor));
-    let mut accepts = vec![0.0; rates.len()];
-    let (mut accepted, mut fooled, mut next) = (0, 0, 0);
-    for (genuine, impostor) in genuine.iter().zip(impostor).rev() {
-        fooled += impostor;
-        // The rates that this threshold exceeds are served by the last.
-        while next < rates.len() && fooled as f64 > rates[next] * all_impostor {
-            accepts[next] = accepted as f64 / all_genuine;
-            next += 1;
-        }
-        accepted += genuine;
-    }
-    accepts[next..].fill(1.0);
-    accepts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::at_rates;
-
-    #[test]
-    fn rates_of_counts_worked_by_hand() {
-        // From the highest threshold down: 4 of 10 genuine and 1 of 100 impostors, then 8 and 20, then all.
-        let rates = [0.005, 0.01, 0.1, 0.2, 1.0];
-        let found = at_rates(&[2, 4, 4], &[80, 19, 1], &rates);
-        assert_eq!(found, [0.0, 0.4, 0.4, 0.8, 1.0]);
-    }
+fn true_accepts(record: &Record, rates: &[f64]) -> Result<Vec<f64>, Error> {
+    let embeddings = Embeddings::new(record.after.embeddings.view(), &record.labels)?;
+    let points = embeddings.verify(rates)?.true_accept_rates;
+    Ok(points.iter().map(|point| point.true_accept_rate).collect())
 }

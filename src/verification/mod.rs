@@ -73,8 +73,9 @@ impl<A: Float> Embeddings<A> {
     ///
     /// # Exactness and memory
     ///
-    /// Cosines are computed in the element type and rounded to multiples of 2⁻³⁰ in `f32`, of 2⁻⁵¹ in `f64`, so that equal pairs
-    /// have equal scores. From these all rates are exact, whatever N is. Results do not depend on the threads.
+    /// Cosines are computed in the element type and rounded to multiples of 2⁻³⁰ in `f32`, of 2⁻⁵¹ in `f64`, which is less than
+    /// or about the error of the products. All rates are exact counts of these scores, whatever N is. Results do not depend on
+    /// the threads.
     ///
     /// Up to 2²⁰ pairs (N = 1,448) their scores are sorted, and the ROC has a point for each score that occurs. Of more pairs no
     /// score is kept. They are counted in 2¹⁸ bins of the cosine, each 2⁻¹⁷ wide. The bins in which the equal error rate or an

@@ -31,7 +31,7 @@ impl<A> fmt::Debug for Units<A> {
         f.debug_struct("Units")
             .field("rows", &self.rows())
             .field("dim", &self.dim)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,8 +212,8 @@ fn within(columns: &Range<usize>, row: usize) -> usize {
     row.clamp(columns.start, columns.end) - columns.start
 }
 
-/// A cosine as an integer of the same order: how many steps above −1 it is. A step is 2⁻³⁰ in `f32` and 2⁻⁵¹ in `f64`, about as
-/// much as the rounding of the products.
+/// A cosine as an integer of the same order: how many steps above −1 it is. A step is 2⁻³⁰ in `f32` and 2⁻⁵¹ in `f64`, less than
+/// or about the error of a product.
 #[inline(always)]
 pub(super) fn key<A: Element>(cosine: A) -> u64 {
     let cosine = cosine.widen().clamp(-1.0, 1.0);
