@@ -177,7 +177,7 @@ pub fn pair_scores<A: Float>(
 /// [`Verification`] of given pairs: their scores, of any origin, and which of them are of one class. The higher a score, the
 /// more alike the two; distances are given with a minus sign.
 ///
-/// The ROC has a point for each score that occurs. 16 bytes are held for each pair, and 40 for each point.
+/// The ROC has a point for each score that occurs. 16 bytes are held for each pair, and 48 for each point.
 ///
 /// # Errors
 ///

@@ -308,3 +308,43 @@ impl<A: Element> Buffers<A> {
         Ok(unit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// With threads and, where this is compiled without, with none.
+    #[test]
+    fn every_pair_is_seen_once() {
+        // Along the axes: every cosine is 0 or 1.
+        let labels: Vec<usize> = (0..600).map(|row| row * row % 7).collect();
+        let axis = |row| row * 5 % 13 % 6;
+        let features = Array2::from_shape_fn((600, 6), |(row, k)| f64::from(axis(row) == k));
+        let units = Units::new(features.view(), Labels::from(&labels)).expect("good");
+        let lanes = units.each_pair(
+            || [[0_u64; 2]; 2],
+            |counts, kind, cosines| {
+                for &cosine in cosines {
+                    counts[kind][usize::from(cosine == 1.0)] += 1;
+                }
+            },
+        );
+        let mut expected = [[0; 2]; 2];
+        for row in 0..600 {
+            for other in 0..row {
+                let kind = usize::from(labels[row] != labels[other]);
+                expected[kind][usize::from(axis(row) == axis(other))] += 1;
+            }
+        }
+        let sum = |kind: usize, equal: usize| -> u64 {
+            lanes.iter().map(|counts| counts[kind][equal]).sum()
+        };
+        assert_eq!(
+            [0, 1].map(|kind| [0, 1].map(|equal| sum(kind, equal))),
+            expected
+        );
+        assert_eq!(units.pairs(), expected.map(|[apart, equal]| apart + equal));
+    }
+}
