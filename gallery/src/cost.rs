@@ -6,6 +6,7 @@
 mod peers;
 
 use std::fs;
+use std::path::Path;
 
 use cpu_time::ProcessTime;
 use faer::linalg::matmul::matmul;
@@ -29,7 +30,7 @@ const CASES: [(usize, usize); 5] = [
 ];
 /// The scratch limit of the streamed step.
 const LIMIT: usize = 16 << 20;
-const LEGEND_COLUMNS: usize = 3;
+const LEGEND_COLUMNS: usize = 2;
 const MIB: f64 = 1_048_576.0;
 
 /// A step at one number of classes: its time over the three products', its seconds, and its MiB beyond X and W.
@@ -137,9 +138,26 @@ fn measure(classes: usize, repetitions: usize) -> Result<[Cost; 2], Error> {
 
 pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
     let peers = match context.peers {
-        Some(file) => peers::read(file, ROWS, DIM)?,
+        Some(file) => peers::read(file, "peer", ROWS, DIM)?,
         None => Vec::new(),
     };
+    let costs = match context.costs {
+        Some(file) => recorded(file)?,
+        None => measured(context)?,
+    };
+    Ok(figure(&costs, &peers))
+}
+
+/// The numbers of an earlier figure.
+fn recorded(file: &Path) -> Result<[Vec<Cost>; 2], String> {
+    let steps = peers::read(file, "step", ROWS, DIM)?;
+    let steps: Vec<Vec<Cost>> = steps.into_iter().map(|step| step.points).collect();
+    let two = steps.try_into();
+    two.map_err(|_| format!("{}: not the two steps of a cost.txt", file.display()))
+}
+
+/// The numbers of this machine, which are also written beside the figure.
+fn measured(context: &Context<'_>) -> Result<[Vec<Cost>; 2], String> {
     let one = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
@@ -157,7 +175,7 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
     }
     let file = context.out.join("cost.txt");
     fs::write(&file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(figure(&costs, &peers))
+    Ok(costs)
 }
 
 /// A measurement in the form of benches/floor.rs.
@@ -180,10 +198,10 @@ const STREAMED: Stroke = Stroke::new(WHOLE.colour, 2.2, "2.5 2.5");
 const FLOOR: Stroke = Stroke::new("#999999", 1.6, "1.5 3");
 
 fn figure(costs: &[Vec<Cost>; 2], peers: &[peers::Peer]) -> Sheet {
-    let description = "Time of a step, over three matrix products and in seconds, and its memory, against the number of \
-                       classes";
+    let description = "Time of a step on one thread, over three matrix products and in seconds, and its memory with the \
+                       gradients, against the number of classes";
     let lines = (3 + peers.len()).div_ceil(LEGEND_COLUMNS) as f64;
-    let mut sheet = Sheet::new(760.0, 378.0 + 20.0 * lines, description);
+    let mut sheet = Sheet::new(760.0, 396.0 + 20.0 * lines, description);
     let highest = peers
         .iter()
         .flat_map(|peer| &peer.points)
@@ -192,9 +210,13 @@ fn figure(costs: &[Vec<Cost>; 2], peers: &[peers::Peer]) -> Sheet {
     let axes = [
         Axis::linear(0.0, highest.ceil(), 0.5).label("over three products"),
         Axis::logarithmic(2e-3, 5.0, 1).label("seconds"),
-        Axis::logarithmic(1.0, 2000.0, 1).label("MiB"),
+        Axis::logarithmic(1.0, 2000.0, 1).label("MiB beyond X and W"),
     ];
-    let titles = ["Relative time", "Time", "Memory beyond X, W"];
+    let titles = [
+        "Relative time, one thread",
+        "Time, one thread",
+        "Memory with gradients",
+    ];
     let frame = |index: usize| Frame {
         left: 56.0 + 254.0 * index as f64,
         top: 32.0,
@@ -245,17 +267,24 @@ fn figure(costs: &[Vec<Cost>; 2], peers: &[peers::Peer]) -> Sheet {
     }
     legend.push(LegendEntry::new(
         Swatch::Line(FLOOR),
-        "three products; size of W",
+        "three products; size of ∂W",
     ));
     for panel in panels {
         panel.finish(&mut sheet);
     }
     let left = frame(0).left;
-    let bottom = sheet.legend([left, 346.0], LEGEND_COLUMNS, 232.0, &legend);
-    let note = format!(
-        "ArcFace, loss and gradients, f32; batch {ROWS}, {DIM} dimensions; processor time of one thread."
-    );
-    sheet.text([left, bottom + 18.0], Anchor::Start, GREY, &note);
+    let bottom = sheet.legend([left, 346.0], LEGEND_COLUMNS, 340.0, &legend);
+    let notes = [
+        format!(
+            "ArcFace, loss and gradients, f32; batch {ROWS}, {DIM} dimensions; processor time of one thread."
+        ),
+        "∂X and ∂W are in the memory; the README's times are of two threads, its working memory without them."
+            .to_owned(),
+    ];
+    for (line, note) in notes.iter().enumerate() {
+        let y = bottom + 18.0 * (line + 1) as f64;
+        sheet.text([left, y], Anchor::Start, GREY, note);
+    }
     sheet
 }
 

@@ -51,6 +51,9 @@ struct Arguments {
     /// Results of PyTorch, drawn beside this crate's in the figure of cost; gallery/torch_sweep.py prints them.
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
+    /// The numbers of an earlier figure of cost, a cost.txt, to be drawn again instead of measuring.
+    #[arg(long, value_name = "FILE")]
+    costs: Option<PathBuf>,
 }
 
 /// The figures, by the name of their file.
@@ -108,6 +111,7 @@ struct Context<'a> {
     dataset: &'a Dataset,
     bar: &'a ProgressBar,
     peers: Option<&'a Path>,
+    costs: Option<&'a Path>,
     out: &'a Path,
     records: OnceLock<Result<Records, String>>,
 }
@@ -154,6 +158,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         dataset: &dataset,
         bar: &bar,
         peers: arguments.peers.as_deref(),
+        costs: arguments.costs.as_deref(),
         out: folder,
         records: OnceLock::new(),
     };

@@ -16,7 +16,12 @@ const SEED: u64 = 1;
 /// The direction of a class weight.
 const DIRECTION: Stroke = Stroke::solid("#555555", 0.9);
 /// A panel's half width, in units of the norm that all but few features keep to.
-const LIMIT: f64 = 1.22;
+const LIMIT: f64 = 1.24;
+/// Features are drawn up to here, lines of directions end beyond, and the names of the classes stand beyond these.
+const RIM: [f64; 3] = [1.02, 1.05, 1.155];
+/// The diameters of the marks of training and held-out images, and how much larger the legend shows them.
+const MARKS: [f64; 2] = [2.4, 3.2];
+const ENLARGED: f64 = 2.0;
 const EPOCHS: u64 = 100;
 /// The learning rate, and how it falls.
 fn rate(epoch: u64) -> f32 {
@@ -148,7 +153,7 @@ fn figure(context: &Context<'_>, entries: &[Entry], trained: &[Trained], split: 
         let mut panel = Panel::new(frame, axis(), axis());
         for weight in trained.weights.rows() {
             let direction = unit(weight[0], weight[1]);
-            panel.line(&[[0.0, 0.0], direction.map(|v| 1.06 * v)], DIRECTION);
+            panel.line(&[[0.0, 0.0], direction.map(|v| RIM[1] * v)], DIRECTION);
         }
         let pick = |rows: &Array2<f32>, labels: &[usize], class: usize| -> Vec<[f64; 2]> {
             rows.rows()
@@ -156,27 +161,27 @@ fn figure(context: &Context<'_>, entries: &[Entry], trained: &[Trained], split: 
                 .zip(labels)
                 .filter(|&(_, &label)| label == class)
                 .map(|(row, _)| [row[0], row[1]].map(|v| f64::from(v) / radius))
-                .filter(|point| point.iter().all(|v| v.abs() < LIMIT - 0.02))
+                .filter(|point| point[0].hypot(point[1]) < RIM[0])
                 .collect()
         };
         for (class, colour) in DIGITS.into_iter().enumerate() {
             panel.dots(
                 &pick(&trained.train, &train_labels, class),
                 &tint(colour),
-                2.4,
+                MARKS[0],
             );
         }
         for (class, colour) in DIGITS.into_iter().enumerate() {
             panel.dots(
                 &pick(&trained.held_out, &held_out_labels, class),
                 colour,
-                3.0,
+                MARKS[1],
             );
         }
         for (class, weight) in trained.weights.rows().into_iter().enumerate() {
             let direction = unit(weight[0], weight[1]);
             panel.note(
-                direction.map(|v| 1.14 * v),
+                direction.map(|v| RIM[2] * v),
                 [0.0, 4.5],
                 Anchor::Middle,
                 INK,
@@ -201,6 +206,10 @@ fn figure(context: &Context<'_>, entries: &[Entry], trained: &[Trained], split: 
     sheet
 }
 
+/// The marks of the legend, whatever the class.
+const TRAINING: &str = "#b8b8b8";
+const HELD_OUT: &str = "#444444";
+
 fn legend(sheet: &mut Sheet, left: f64) {
     let digits: Vec<LegendEntry> = DIGITS
         .iter()
@@ -210,11 +219,14 @@ fn legend(sheet: &mut Sheet, left: f64) {
     sheet.text([left, 842.0], Anchor::Start, INK, "digit");
     sheet.legend([left + 42.0, 828.0], 10, 42.0, &digits);
     let marks = [
-        LegendEntry::new(Swatch::Dot("#bcbcbc", 7.0), "training image"),
-        LegendEntry::new(Swatch::Dot("#333333", 4.5), "held-out image"),
+        LegendEntry::new(
+            Swatch::Dot(TRAINING, MARKS[0] * ENLARGED),
+            "training image (pale)",
+        ),
+        LegendEntry::new(Swatch::Dot(HELD_OUT, MARKS[1] * ENLARGED), "held-out image"),
         LegendEntry::new(Swatch::Line(DIRECTION), "direction of a class weight"),
     ];
-    sheet.legend([left, 852.0], 3, 160.0, &marks);
+    sheet.legend([left, 852.0], 3, 190.0, &marks);
     sheet.text(
         [left, 890.0],
         Anchor::Start,

@@ -6,7 +6,7 @@ use margin_losses::{Error, guide};
 use rayon::prelude::*;
 
 use crate::Context;
-use crate::chart::{Anchor, Axis, Frame, GREY, LegendEntry, Panel, Sheet, Stroke, Swatch};
+use crate::chart::{Anchor, Axis, Frame, GREY, INK, LegendEntry, Panel, Sheet, Stroke, Swatch};
 use crate::palette::Family;
 use crate::recipe::{Loss, Run};
 use crate::shared::dataset::Split;
@@ -18,6 +18,10 @@ const EPOCHS: u64 = 40;
 const RATE: f32 = 0.02;
 const DIM: usize = 16;
 const TARGET_PROBABILITY: f64 = 0.9999;
+/// The panel, and the figure of an epoch, that is the accuracy.
+const ACCURACY: usize = 2;
+/// The epochs over which it is taken.
+const LAST: u64 = 5;
 /// Epochs in which the warmed-up margin grows.
 const WARM_UP: u64 = 15;
 
@@ -49,6 +53,14 @@ pub(crate) struct Record {
     pub(crate) after: State,
     /// The labels of the held-out images.
     pub(crate) labels: Vec<usize>,
+}
+
+impl Record {
+    /// The mean of the last epochs: a single one is chance.
+    fn last_accuracy(&self) -> f64 {
+        let last = self.epochs.iter().rev().take(LAST as usize);
+        last.map(|epoch| epoch[ACCURACY]).sum::<f64>() / LAST as f64
+    }
 }
 
 /// The runs of all losses, by loss and seed.
@@ -150,13 +162,13 @@ fn record(context: &Context<'_>, loss: Loss, seed: u64) -> Result<Record, String
 
 pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
     let records = context.records()?;
-    let description = "Loss, target angle, held-out accuracy and share of the margin against the epochs of training, \
-                       per loss";
+    let description = "Loss, target angle and share of the margin against the epochs of training, and the held-out \
+                       accuracy at its end, per loss";
     let mut sheet = Sheet::new(760.0, 640.0, description);
     let axes = [
         Axis::logarithmic(1e-3, 10.0, 1).label("training loss (nats)"),
         Axis::linear(0.0, 75.0, 15.0).label("target angle (degrees)"),
-        Axis::linear(94.0, 100.0, 1.0).label("held-out accuracy (%)"),
+        Axis::linear(0.0, records.len() as f64, 1.0).ticks(&[]),
         Axis::linear(0.0, 1.1, 0.2).label("share of the margin in effect"),
     ];
     let (width, height) = (300.0, 220.0);
@@ -167,11 +179,15 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
             width,
             height,
         };
+        if index == ACCURACY {
+            accuracies(Panel::new(frame, accuracy_axis(), y), records).finish(&mut sheet);
+            continue;
+        }
         let x = Axis::linear(0.0, EPOCHS as f64, 10.0).label("epoch");
         let mut panel = Panel::new(frame, x, y);
         for (entry, records) in records {
             let scheduled = matches!(entry.loss, Loss::ASoftmax(..) | Loss::ArcFace(..));
-            if index < 3 || scheduled {
+            if index < ACCURACY || scheduled {
                 panel.line(&course(records, index), entry.stroke);
             }
         }
@@ -197,6 +213,35 @@ pub(crate) fn draw(context: &Context<'_>) -> Result<Sheet, String> {
         .collect();
     sheet.legend([66.0, 568.0], 3, 228.0, &legend);
     Ok(sheet)
+}
+
+/// Its ticks leave room for the names of the losses.
+fn accuracy_axis() -> Axis {
+    let ticks = [(97.0, "97"), (98.0, "98"), (99.0, "99"), (100.0, "100")];
+    let label = format!(
+        "held-out accuracy (%), epochs {} to {EPOCHS}",
+        EPOCHS - LAST + 1
+    );
+    Axis::linear(94.0, 100.0, 1.0).ticks(&ticks).label(&label)
+}
+
+/// One line for each loss, from the worst to the best split, and a mark at the mean: courses would lie on top of each other.
+fn accuracies(mut panel: Panel, records: &[(Entry, Vec<Record>)]) -> Panel {
+    let losses = records.len();
+    for (index, (entry, records)) in records.iter().enumerate() {
+        let y = (losses - index) as f64 - 0.5;
+        let accuracies: Vec<f64> = records.iter().map(Record::last_accuracy).collect();
+        let least = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        panel.line(
+            &[[least, y], [most, y]],
+            Stroke::solid(entry.stroke.colour, 2.0),
+        );
+        panel.dots(&[[mean, y]], entry.stroke.colour, 7.5);
+        panel.note([94.0, y], [6.0, 4.5], Anchor::Start, INK, entry.title);
+    }
+    panel
 }
 
 /// The mean over the seeds, of each epoch: of a column of the record, or of the margin's share.

@@ -1,4 +1,4 @@
-//! Results of PyTorch, in the lines that benches/peers/torch_heads.py prints.
+//! Results in lines: those of PyTorch, as benches/peers/torch_heads.py prints them, and earlier ones of this crate.
 
 use std::fs;
 use std::path::Path;
@@ -30,20 +30,20 @@ impl Peer {
     }
 }
 
-/// The measurements in a file that have this many rows and dimensions.
-pub(super) fn read(file: &Path, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
+/// The measurements in a file that have this many rows and dimensions, by the name under `key`.
+pub(super) fn read(file: &Path, key: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let peers = parse(&text, rows, dim)?;
+    let peers = parse(&text, key, rows, dim)?;
     if peers.is_empty() {
         return Err(format!(
-            "{}: no line has peer=… n={rows} dim={dim}",
+            "{}: no line has {key}=… n={rows} dim={dim}",
             file.display()
         ));
     }
     Ok(peers)
 }
 
-fn parse(text: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
+fn parse(text: &str, key: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
     let mut peers: Vec<Peer> = Vec::new();
     for line in text.lines() {
         let field = |key: &str| {
@@ -51,7 +51,7 @@ fn parse(text: &str, rows: usize, dim: usize) -> Result<Vec<Peer>, String> {
                 .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
         };
         // Comments, and peers that could not run.
-        let (Some(name), Some(_)) = (field("peer"), field("ratio")) else {
+        let (Some(name), Some(_)) = (field(key), field("ratio")) else {
             continue;
         };
         let number = |key: &str| -> Result<f64, String> {
@@ -95,7 +95,7 @@ case=a peer=eager n=256 classes=1000 dim=512 ratio=2.50 extra_mib=9 threads=2 se
 
     #[test]
     fn lines_of_the_shape_are_read() {
-        let peers = parse(LINES, 256, 512).unwrap();
+        let peers = parse(LINES, "peer", 256, 512).unwrap();
         assert_eq!(peers.len(), 1);
         assert_eq!(peers[0].title(), "PyTorch, eager");
         let points = peers[0].points.iter();
@@ -107,7 +107,12 @@ case=a peer=eager n=256 classes=1000 dim=512 ratio=2.50 extra_mib=9 threads=2 se
 
     #[test]
     fn a_damaged_line_is_named() {
-        let error = parse("peer=eager n=256 classes=many dim=512 ratio=1.0", 256, 512);
+        let error = parse(
+            "peer=eager n=256 classes=many dim=512 ratio=1.0",
+            "peer",
+            256,
+            512,
+        );
         assert!(error.unwrap_err().contains("classes"));
     }
 }
