@@ -24,15 +24,21 @@
 /// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
 /// [`NormFace`]: crate::NormFace
 /// [`NormFace::learned`]: crate::NormFace::learned
-/// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
 /// [`Objective`]: crate::Objective
+/// [`PastPi`]: crate::PastPi
+/// [`PastPi::CosineTail`]: crate::PastPi::CosineTail
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
+/// [`guide::antipode_loss`]: crate::guide::antipode_loss
+/// [`guide::dead_features`]: crate::guide::dead_features
+/// [`guide::diagnose`]: crate::guide::diagnose
+/// [`guide::one_direction_loss`]: crate::guide::one_direction_loss
 /// [`guide::largest_angular_margin`]: crate::guide::largest_angular_margin
 /// [`guide::largest_cosine_margin`]: crate::guide::largest_cosine_margin
 /// [`guide::suggested_scale`]: crate::guide::suggested_scale
 /// [`schedule::MarginWarmUp`]: crate::schedule::MarginWarmUp
+/// [rows]: crate::Targets#rows-that-are-ignored
 #[doc = include_str!("../docs/choosing.md")]
 pub mod choosing {}
 
@@ -49,8 +55,11 @@ pub mod choosing {}
 /// [`MarginSoftmax`]: crate::MarginSoftmax
 /// [`ModifiedSoftmax`]: crate::ModifiedSoftmax
 /// [`PastPi::EasyMargin`]: crate::PastPi::EasyMargin
+/// [`PastPi::JoinedTail`]: crate::PastPi::JoinedTail
 /// [`PastPi::LinearTail`]: crate::PastPi::LinearTail
+/// [`PastPi::Paper`]: crate::PastPi::Paper
 /// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
+/// [nothing learned]: crate::_documentation::choosing#the-loss-falls-and-nothing-is-learned
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`init`]: crate::init
 /// [numerics]: crate::_documentation::numerics

@@ -25,7 +25,7 @@ macro_rules! any_loss {
         ///
         /// As text, a loss is its name and its parameters. [`Display`](fmt::Display) writes the form that a shell takes
         /// without quotes; `arcface(s=64, m=0.5)` is read as well. Names are read in any case, with or without hyphens, and
-        /// `scale` and `margin` for `s` and `m`. What is left out is the paper's.
+        /// `scale` and `margin` for `s` and `m`. What is left out is the default, the paper's but for ArcFace's rule at wide angles.
         ///
         /// | text | loss |
         /// |---|---|
@@ -36,7 +36,7 @@ macro_rules! any_loss {
         /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned. `s` has no default, but `s=learned` begins at the paper's 10 |
         /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
         /// | `cosface:s=64,m=0.35` | [`CosFace`] |
-        /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=smooth-tail` | [`ArcFace`] and its rules [past π](crate::PastPi) |
+        /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=paper` | [`ArcFace`] and its rules [at wide angles](crate::PastPi) |
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
         ///
         /// The scale of a loss that normalises its features belongs to the number of classes:

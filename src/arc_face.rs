@@ -10,44 +10,62 @@ use crate::loss::MarginLoss;
 use crate::margin::{Margin, Target, TargetLogit};
 use crate::request::Request;
 
-/// What becomes of the target's logit once θ + m exceeds π, where cos(θ + m) would rise again.
+/// What becomes of the target's logit at wide angles, where cos(θ + m) flattens, and past π − m rises again.
 ///
-/// | rule | logit past π − m | continuous | decreasing |
-/// |---|---|---|---|
-/// | [`Paper`](Self::Paper) | cos(θ + m) | yes | no |
-/// | [`LinearTail`](Self::LinearTail) | cosθ − m sin m | no: falls at π − m | yes |
-/// | [`SmoothTail`](Self::SmoothTail) | −2 − cos(θ + m) | yes, with its slope | yes |
-/// | [`EasyMargin`](Self::EasyMargin) | no margin at all past π/2 | no: rises at π/2 | no |
+/// A logit ψ(θ) asks the target for a lead of `cosθ − ψ(θ)` over the other classes. The paper's lead is widest, 2 sin(m/2), at
+/// θ = (π − m)/2, which is 75.7° for m = 0.5. Beyond, it shrinks: a row is cheaper the farther it is from its class.
+///
+/// | rule | from | ψ(θ) there | continuous | decreasing | lead at π, m = 0.5 |
+/// |---|---|---|---|---|---|
+/// | [`CosineTail`](Self::CosineTail) | (π − m)/2 | cosθ − 2 sin(m/2) | yes, with its slope | yes | 0.495, the widest |
+/// | [`Paper`](Self::Paper) | | cos(θ + m) | yes, with its slope | no | −0.122 |
+/// | [`LinearTail`](Self::LinearTail) | π − m | cosθ − m sin m | no: falls | yes | 0.240 |
+/// | [`JoinedTail`](Self::JoinedTail) | π − m | cosθ − (1 − cos m) | yes | yes | 0.122 |
+/// | [`SmoothTail`](Self::SmoothTail) | π − m | −2 − cos(θ + m) | yes, with its slope | yes | 0.122 |
+/// | [`EasyMargin`](Self::EasyMargin) | π/2 | cosθ | no: rises | no | 0 |
 ///
 /// (For m above 2.33, more than any use, the linear tail rises at π − m instead.)
 ///
-/// The default is the paper's formula: it is what the published results were trained with, it is continuous, and training
-/// hardly ever gets there, since features begin near 90° from their class and m is about 30°. Where features may begin
-/// anywhere (a pretrained network on new classes, few dimensions), `SmoothTail` keeps a row beyond π − m from being pushed
-/// away from its class.
+/// # Which one to take
+///
+/// The default is `CosineTail`. Where all features begin in about one direction, as with inputs that are not centred, they move
+/// along it together, to where the lead is least. By every rule whose lead shrinks, that may be opposite to all classes: training
+/// ends there, by the paper's rule at a loss near 0 and with an accuracy of 0. `CosineTail` keeps the widest lead, as
+/// [`CosFace`](crate::CosFace) with a margin of 2 sin(m/2) does, so that no direction away from the class is cheaper.
+/// `cargo run --release --example collapse` compares the rules, and
+/// [choosing a loss](crate::_documentation::choosing#the-loss-falls-and-nothing-is-learned) has its table.
+///
+/// `Paper` is the published formula, for published numbers. It has the bits of `CosineTail` while no row of the batch is more
+/// than (π − m)/2 from its class. The others are those of public code.
 ///
 /// # Examples
 ///
 /// ```
 /// use margin_losses::{Angle, ArcFace, Margin, PastPi};
 ///
-/// let at = |rule, radians| {
+/// let lead = |rule, radians| {
+///     let angle = Angle::from_radians(radians);
 ///     let loss = ArcFace::default().with_past_pi(rule);
-///     loss.target_logit(&Angle::from_radians(radians).into()).value()
+///     angle.cos() - loss.target_logit(&angle.into()).value()
 /// };
-/// assert!(at(PastPi::Paper, 3.1) > at(PastPi::Paper, 2.7));            // rises again
-/// assert!(at(PastPi::SmoothTail, 3.1) < at(PastPi::SmoothTail, 2.7));  // goes on falling
-/// assert_eq!("smooth-tail".parse(), Ok(PastPi::SmoothTail));
+/// assert_eq!(lead(PastPi::Paper, 1.3), lead(PastPi::CosineTail, 1.3));  // the same up to (π − m)/2
+/// assert!(lead(PastPi::Paper, 3.1) < 0.0);                              // rewarded for being opposite
+/// assert!(lead(PastPi::CosineTail, 3.1) > 0.49);
+/// assert_eq!("paper".parse(), Ok(PastPi::Paper));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum PastPi {
-    /// cos(θ + m) everywhere.
+    /// cosθ − 2 sin(m/2) past (π − m)/2: the lead that the target needs never shrinks.
     #[default]
+    CosineTail,
+    /// cos(θ + m) everywhere.
     Paper,
     /// cosθ − m sin m past π − m, as in most public code.
     LinearTail,
+    /// cosθ − (1 − cos m) past π − m: the rule of the recipes for speaker verification (wespeaker, 3D-Speaker).
+    JoinedTail,
     /// −2 − cos(θ + m) past π − m: the second piece of A-Softmax's ψ, C¹ and decreasing.
     SmoothTail,
     /// cos(θ + m) where cosθ > 0, and cosθ elsewhere.
@@ -68,6 +86,9 @@ pub enum PastPi {
 /// \qquad \ell = \ln \sum_j e^{z_j} - z_y
 /// ```
 ///
+/// Past θ_y = (π − m)/2 the target's logit is s (cosθ_y − 2 sin(m/2)): [`PastPi`] says why, and names the other rules, the
+/// paper's formula at every angle among them.
+///
 /// # Shapes
 ///
 /// Features N×d and class weights C×d, none of them zero.
@@ -75,7 +96,7 @@ pub enum PastPi {
 /// # Gradients
 ///
 /// As for [`CosFace`](crate::CosFace), but `A_iy = s G_iy sin(θ + m)/sinθ`. The quotient is unbounded at the poles and its
-/// product with the tangent is not. With u, the unit tangent at x̂ towards ŵ_y:
+/// product with the tangent is not. It is 1 past (π − m)/2. With u, the unit tangent at x̂ towards ŵ_y:
 ///
 /// ```text
 /// ∂z_y/∂x = s sin(θ_y + m)/‖x‖ · u        u = (ŵ_y − cosθ_y x̂)/sinθ_y
@@ -107,7 +128,7 @@ pub enum PastPi {
 /// // The first row meets its class exactly, where much public code returns NaN.
 /// let features = array![[0.0_f32, 2.0], [2.0, -0.5]];
 /// let weights = array![[0.0, 1.0], [1.0, 0.0]];
-/// let loss = ArcFace::new(16.0, 0.5)?.with_past_pi(PastPi::SmoothTail);
+/// let loss = ArcFace::new(16.0, 0.5)?.with_past_pi(PastPi::Paper);    // the published formula
 /// let out = loss.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
 /// assert!(out.grad_features.iter().all(|entry| entry.is_finite()));
 /// # Ok::<(), margin_losses::Error>(())
@@ -133,11 +154,11 @@ impl ArcFace {
         Ok(Self {
             scale: error::scale(scale)?,
             margin: error::angular_margin("margin", margin)?,
-            past_pi: PastPi::Paper,
+            past_pi: PastPi::default(),
         })
     }
 
-    /// Another rule past θ + m = π.
+    /// Another rule at wide angles.
     #[must_use]
     pub fn with_past_pi(self, past_pi: PastPi) -> Self {
         Self { past_pi, ..self }
@@ -155,7 +176,7 @@ impl ArcFace {
         self.margin
     }
 
-    /// The rule past θ + m = π.
+    /// The rule at wide angles.
     #[must_use]
     pub fn past_pi(&self) -> PastPi {
         self.past_pi
@@ -166,13 +187,13 @@ impl ArcFace {
     }
 }
 
-/// s = 64, m = 0.5, the paper's.
+/// s = 64, m = 0.5, the paper's; [`PastPi::CosineTail`], which is not.
 impl Default for ArcFace {
     fn default() -> Self {
         Self {
             scale: 64.0,
             margin: 0.5,
-            past_pi: PastPi::Paper,
+            past_pi: PastPi::default(),
         }
     }
 }
@@ -182,14 +203,16 @@ impl Margin for ArcFace {
         let (angle, m) = (target.angle(), self.margin);
         let past = angle.radians() > PI - m;
         let (sin, cos) = (angle.radians() + m).sin_cos();
+        let cosine_minus =
+            |lead: f64| TargetLogit::from_angle_slope(angle.cos() - lead, -angle.sin());
         match self.past_pi {
-            PastPi::LinearTail if past => {
-                TargetLogit::from_angle_slope(angle.cos() - m * m.sin(), -angle.sin())
+            PastPi::CosineTail if angle.radians() > 0.5 * (PI - m) => {
+                cosine_minus(2.0 * (0.5 * m).sin())
             }
+            PastPi::LinearTail if past => cosine_minus(m * m.sin()),
+            PastPi::JoinedTail if past => cosine_minus(1.0 - m.cos()),
             PastPi::SmoothTail if past => TargetLogit::from_angle_slope(-2.0 - cos, sin),
-            PastPi::EasyMargin if angle.cos() <= 0.0 => {
-                TargetLogit::from_angle_slope(angle.cos(), -angle.sin())
-            }
+            PastPi::EasyMargin if angle.cos() <= 0.0 => cosine_minus(0.0),
             _ => TargetLogit::from_angle_slope(cos, -sin),
         }
     }
@@ -221,19 +244,48 @@ mod tests {
     }
 
     #[test]
-    fn tails_decrease_and_the_smooth_one_is_smooth() {
+    fn tails_decrease_and_the_smooth_ones_are_smooth() {
         const STEPS: u32 = 1_000_000;
         let step = PI / f64::from(STEPS);
-        for rule in [PastPi::LinearTail, PastPi::SmoothTail] {
-            let mut last = f64::INFINITY;
-            for i in 0..=STEPS {
-                let value = psi(rule, f64::from(i) * step).value();
-                assert!(value <= last, "{rule:?} rises at {i}");
-                if rule == PastPi::SmoothTail && i > 0 {
-                    assert!(last - value <= 1.01 * step, "jumps at {i}");
+        for rule in [
+            PastPi::CosineTail,
+            PastPi::LinearTail,
+            PastPi::JoinedTail,
+            PastPi::SmoothTail,
+        ] {
+            let mut last = psi(rule, 0.0);
+            for i in 1..=STEPS {
+                let here = psi(rule, f64::from(i) * step);
+                assert!(here.value() <= last.value(), "{rule:?} rises at {i}");
+                if rule != PastPi::LinearTail {
+                    let fall = last.value() - here.value();
+                    assert!(fall <= 1.01 * step, "{rule:?} jumps at {i}");
                 }
-                last = value;
+                if matches!(rule, PastPi::CosineTail | PastPi::SmoothTail) {
+                    let bend = (here.angle_slope() - last.angle_slope()).abs();
+                    assert!(bend <= 1.01 * step, "{rule:?} bends at {i}");
+                }
+                last = here;
             }
+        }
+    }
+
+    /// The lead cosθ − ψ: what keeps a row that is far from its class from going farther.
+    #[test]
+    fn the_lead_shrinks_by_every_rule_but_the_default() {
+        for rule in [
+            PastPi::CosineTail,
+            PastPi::Paper,
+            PastPi::LinearTail,
+            PastPi::JoinedTail,
+            PastPi::SmoothTail,
+        ] {
+            let lead = |theta: f64| theta.cos() - psi(rule, theta).value();
+            let widest = (0..=1000).map(|i| lead(f64::from(i) * PI / 1000.0));
+            let widest = widest.fold(0.0, f64::max);
+            assert!((widest - 2.0 * 0.25_f64.sin()).abs() < 1e-6, "{rule:?}");
+            let shrinks = widest - lead(PI) > 1e-6;
+            assert_eq!(shrinks, rule != PastPi::default(), "{rule:?}");
         }
     }
 
@@ -243,7 +295,9 @@ mod tests {
         let jump = |rule, at: f64| psi(rule, at + 1e-12).value() - psi(rule, at - 1e-12).value();
         assert!((jump(PastPi::LinearTail, joint) + 0.117_295_331).abs() < 1e-8);
         assert!((jump(PastPi::EasyMargin, PI / 2.0) - 0.5_f64.sin()).abs() < 1e-8);
-        assert!(jump(PastPi::Paper, joint).abs() < 1e-11);
+        for rule in [PastPi::Paper, PastPi::JoinedTail] {
+            assert!(jump(rule, joint).abs() < 1e-11);
+        }
         // The joint itself is not past it.
         assert_eq!(psi(PastPi::LinearTail, joint).value(), -1.0);
     }

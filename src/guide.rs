@@ -9,6 +9,8 @@
 //! | How far down can the loss go? | [`norm_face_lower_bound`], [`cos_face_lower_bound`], [`arc_face_lower_bound`] |
 //! | And in any batch, whatever its labels? | [`row_lower_bound`] |
 //! | What should the first log line say? | [`initial_loss`] |
+//! | And where nothing is learned? | [`antipode_loss`], [`one_direction_loss`] |
+//! | What ails a training? | [`diagnose`], [`dead_features`] |
 //!
 //! # Lower bounds, loss by loss
 //!
@@ -28,7 +30,10 @@
 //! - `ArcFace`: [arXiv:1801.07698](https://arxiv.org/abs/1801.07698), equation 3
 //! - `AdaCos`: [arXiv:1905.00292](https://arxiv.org/abs/1905.00292), the fixed variant
 
+mod diagnosis;
 mod levenshtein;
+
+pub use diagnosis::{Trouble, dead_features, diagnose};
 
 use core::f64::consts::{PI, SQRT_2};
 
@@ -311,8 +316,9 @@ pub fn cos_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f
 /// - **1 − cos m** is reached, in any dimension, where all class weights coincide and every feature is opposite to
 ///   them: past π − m, `cos(θ + m)` rises again and rewards the largest angle.
 ///
-/// The other rules of [`PastPi`](crate::PastPi) may take that reward away. While m ≤ π/2 the value is a bound for them
-/// as well, if not always a tight one, because none of them gives the target more than `cos m cosθ`.
+/// That is the paper's rule. The other rules of [`PastPi`](crate::PastPi), the default among them, take that reward away. While
+/// m ≤ π/2 the value is a bound for them as well, if not always a tight one, because none of them gives the target more
+/// than `cos m cosθ`.
 ///
 /// `classes` is at least 2, `scale` lies in (0, 10⁶] and `margin` in [0, π), in radians.
 ///
@@ -383,7 +389,7 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 /// |---|---|
 /// | softmax, modified softmax, `NormFace` | 0: the loss is ln C whatever the scale |
 /// | AM-Softmax, `CosFace` | `−m` |
-/// | `ArcFace` | `−sin m` |
+/// | `ArcFace` | `−2 sin(m/2)`, by the paper's rule `−sin m` |
 /// | combined | `cos(m₁ π/2 + m₂) − m₃` |
 /// | A-Softmax | `(1 − m)/(1 + λ)`, and the scale is ‖x‖ |
 ///
@@ -398,7 +404,7 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 ///
 /// # Examples
 ///
-/// `ArcFace` on 85,742 identities: logs of such runs begin between 42 and 48.
+/// The paper's `ArcFace` on 85,742 identities: logs of such runs begin between 42 and 48.
 ///
 /// ```
 /// let (scale, margin, dim) = (64.0, 0.5_f64, 512.0);
@@ -410,6 +416,69 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 /// ```
 pub fn initial_loss(classes: usize, scale: f64, target_logit: f64) -> Result<f64, Error> {
     loss_with_others_at(0.0, classes, scale, target_logit)
+}
+
+/// The loss where every feature is opposite to all classes: `ln(1 + (C−1) e^(−s (1 + ψ)))`.
+///
+/// ```math
+/// \ell = \ln\bigl(1 + (C - 1)\, e^{-s\, (1 + \psi(\pi))}\bigr)
+/// ```
+///
+/// ψ, the argument `target_logit`, is the target's logit at the angle π, before scaling: −1 for `NormFace`, `−1 − m` for
+/// `CosFace`. By `ArcFace`'s paper it is `−cos m`, so that the loss is nearly 0 although nothing is learned:
+/// `ln(1 + (C−1) e^(−s (1 − cos m)))`, a false minimum. By [`PastPi::CosineTail`](crate::PastPi::CosineTail) it is
+/// `−1 − 2 sin(m/2)`.
+///
+/// `classes` is at least 2, `scale` lies in (0, 10⁶] and `target_logit` in [−10⁶, 10⁶].
+///
+/// # Errors
+///
+/// [`Error::Parameter`] if an argument is out of range.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{Angle, ArcFace, Margin, PastPi, guide};
+///
+/// let opposite = Angle::from_radians(std::f64::consts::PI);
+/// let loss = |rule| {
+///     let loss = ArcFace::default().with_past_pi(rule);
+///     guide::antipode_loss(2, loss.scale(), loss.target_logit(&opposite.into()).value())
+/// };
+/// assert!((loss(PastPi::Paper)? - 0.000396).abs() < 1e-6);
+/// assert!(loss(PastPi::CosineTail)? > 31.0);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn antipode_loss(classes: usize, scale: f64, target_logit: f64) -> Result<f64, Error> {
+    loss_with_others_at(-1.0, classes, scale, target_logit)
+}
+
+/// The loss where every feature and every class weight lies in one direction: `ln(1 + (C−1) e^(s (1 − ψ)))`.
+///
+/// ```math
+/// \ell = \ln\bigl(1 + (C - 1)\, e^{s\, (1 - \psi(0))}\bigr)
+/// ```
+///
+/// ψ, the argument `target_logit`, is the target's logit at the angle 0, before scaling: `cos m` for `ArcFace`, `1 − m` for
+/// `CosFace`, 1 for `NormFace`, whose loss is ln C. A training that stays at this loss has all features in one direction.
+///
+/// `classes` is at least 2, `scale` lies in (0, 10⁶] and `target_logit` in [−10⁶, 10⁶].
+///
+/// # Errors
+///
+/// [`Error::Parameter`] if an argument is out of range.
+///
+/// # Examples
+///
+/// `ArcFace` with m = 0.5 and s = 30 on 85,742 identities:
+///
+/// ```
+/// let loss = margin_losses::guide::one_direction_loss(85_742, 30.0, 0.5_f64.cos())?;
+/// assert!((loss - 15.03).abs() < 0.01);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn one_direction_loss(classes: usize, scale: f64, target_logit: f64) -> Result<f64, Error> {
+    loss_with_others_at(1.0, classes, scale, target_logit)
 }
 
 /// `ln(1 + (C−1) e^(s (c − ψ)))`, the loss of a row whose other classes all have the cosine c.

@@ -31,7 +31,7 @@
 //! | [`ASoftmax`] | ‖x‖ (λ cosθ_y + ψ(θ_y))/(1 + λ) | ‖x‖ cosθ_j |
 //! | [`NormFace`] | s cosθ_y | s cosθ_j |
 //! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
-//! | [`ArcFace`] | s cos(θ_y + m) | s cosθ_j |
+//! | [`ArcFace`] | s cos(θ_y + m), at wide angles s (cosθ_y − 2 sin(m/2)) | s cosθ_j |
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
 //! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
 //!

@@ -28,7 +28,7 @@ pub(crate) trait Named: Sized {
     /// From the parameters that were given; the others have the defaults of the paper, where it has some.
     fn read(given: &Given<'_>) -> Result<Self, Error>;
 
-    /// Writes every parameter, but for options that are as the paper has them.
+    /// Writes every parameter, but for options that are the default.
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result;
 }
 
@@ -407,7 +407,7 @@ impl Named for ArcFace {
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         to.number("s", self.scale())?;
         to.number("m", self.margin())?;
-        if self.past_pi() != PastPi::Paper {
+        if self.past_pi() != PastPi::default() {
             to.parameter("past_pi", self.past_pi())?;
         }
         Ok(())
@@ -466,8 +466,10 @@ macro_rules! words {
     };
 }
 words!(PastPi, "rule past pi", [
+    "cosine-tail" => CosineTail,
     "paper" => Paper,
     "linear-tail" => LinearTail,
+    "joined-tail" => JoinedTail,
     "smooth-tail" => SmoothTail,
     "easy-margin" => EasyMargin
 ]);

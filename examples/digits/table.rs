@@ -49,7 +49,7 @@ pub(crate) fn render(rows: &[(Loss, Vec<Outcome>)]) -> String {
 }
 
 /// What the columns mean.
-pub(crate) fn legend(held_out: usize, seeds: usize, scale: f64) -> String {
+pub(crate) fn legend(held_out: usize, seeds: usize, scale: f64, first_weights: f32) -> String {
     let pairs = held_out * (held_out - 1) / 2;
     let runs = match seeds {
         1 => "One run".to_owned(),
@@ -58,7 +58,9 @@ pub(crate) fn legend(held_out: usize, seeds: usize, scale: f64) -> String {
     format!(
         "\n{runs}; {held_out} held-out images, {pairs} pairs; scale of the normalised losses {scale:.1}.\n\
          EER: equal error rate. TAR: true-accept rate, in %, at a false-accept rate (FAR).\n\
-         Mean angles: of an embedding to the mean of its class, and between the means of classes.\n"
+         Mean angles: of an embedding to the mean of its class, and between the means of classes.\n\
+         The order depends on the network's first weights (here {first_weights} times PyTorch's default), the learning rate, the \
+         epochs\nand the number of classes: no loss is tuned.\n"
     )
 }
 

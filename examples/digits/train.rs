@@ -17,6 +17,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) dim: usize,
     pub(crate) epochs: u64,
+    /// How many times as large as by default the network's first weights are.
+    pub(crate) first_weights: f32,
 }
 
 /// The figures of one run; angles in degrees, all else shares.
@@ -43,10 +45,12 @@ pub(crate) fn run(
         dataset,
         dim,
         epochs,
+        first_weights,
     } = *setting;
 
     let widths = [dataset.width, 256, 128, dim];
     let mut model = Model::new(&widths, dataset.classes, seed);
+    model.network = model.network.with_larger_weights(first_weights);
     let mut criterion = Criterion::new(loss, dataset.classes, dim).map_err(fail)?;
     for _ in 0..epochs {
         model

@@ -19,6 +19,8 @@ pub(crate) struct Dataset {
     pub(crate) classes: usize,
     /// What one step of a pixel's byte is worth: the brightest pixel of all becomes 1.
     step: f32,
+    /// What is subtracted from each pixel; nothing unless the images are centred.
+    mean: Vec<f32>,
 }
 
 /// The indices of the training images and of the held-out ones.
@@ -32,16 +34,16 @@ impl Dataset {
     /// Reads a pair of IDX files.
     pub(crate) fn read(images: &Path, labels: &Path) -> Result<Self, String> {
         let image_file = idx::read(images, 3)?;
-        let label_file = idx::read(labels, 1)?;
+        let labels_found = idx::read_labels(labels)?;
         let [count, width] = [
             image_file.sizes[0],
             image_file.sizes[1] * image_file.sizes[2],
         ];
-        if count != label_file.values.len() {
+        if count != labels_found.len() {
             return Err(format!(
                 "{count} images in {}, but {} labels in {}",
                 images.display(),
-                label_file.values.len(),
+                labels_found.len(),
                 labels.display()
             ));
         }
@@ -49,20 +51,40 @@ impl Dataset {
         if brightest == 0 {
             return Err(format!("{}: there is no image in it", images.display()));
         }
-        let labels: Vec<usize> = label_file.values.into_iter().map(usize::from).collect();
         Ok(Self {
-            classes: labels.iter().max().map_or(0, |&label| label + 1),
+            classes: labels_found.iter().max().map_or(0, |&label| label + 1),
             pixels: image_file.values,
-            labels,
+            labels: labels_found,
+            mean: vec![0.0; width],
             width,
             step: 1.0 / f32::from(brightest),
         })
     }
 
+    /// The same with the mean of all images subtracted from each.
+    #[allow(dead_code)] // `collapse` alone calls it
+    pub(crate) fn centred(mut self) -> Self {
+        let all: Vec<usize> = (0..self.labels.len()).collect();
+        let mut sums = vec![0.0_f64; self.width];
+        for chunk in all.chunks(1024) {
+            for image in self.images(chunk).rows() {
+                for (sum, &pixel) in sums.iter_mut().zip(image) {
+                    *sum += f64::from(pixel);
+                }
+            }
+        }
+        let count = all.len() as f64;
+        for (mean, sum) in self.mean.iter_mut().zip(sums) {
+            *mean += (sum / count) as f32;
+        }
+        self
+    }
+
     /// These images as the rows of a matrix.
     pub(crate) fn images(&self, indices: &[usize]) -> Array2<f32> {
         Array2::from_shape_fn((indices.len(), self.width), |(row, pixel)| {
-            f32::from(self.pixels[indices[row] * self.width + pixel]) * self.step
+            let byte = self.pixels[indices[row] * self.width + pixel];
+            f32::from(byte) * self.step - self.mean[pixel]
         })
     }
 

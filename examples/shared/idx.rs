@@ -1,4 +1,5 @@
-//! The IDX format of MNIST: a magic number, big-endian sizes, then one byte a value; plain or gzipped.
+//! The IDX format of MNIST: a magic number, big-endian sizes, then one byte a value; plain or gzipped. Labels may have two
+//! bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -9,26 +10,55 @@ use flate2::bufread::GzDecoder;
 /// The first two bytes of a gzip stream. IDX files start with two zero bytes, so the content tells, not the name.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// An IDX file of unsigned bytes.
+/// The type of the values, in the third byte: unsigned bytes, or signed 16-bit integers.
+const BYTES: u8 = 0x08;
+const SHORTS: u8 = 0x0b;
+
+/// An IDX file.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Idx {
     /// The sizes, slowest first: `[images, rows, columns]` or `[labels]`.
     pub(crate) sizes: Vec<usize>,
-    /// The values, as many as the product of the sizes.
+    /// The bytes of the values, as many values as the product of the sizes.
     pub(crate) values: Vec<u8>,
 }
 
-/// Reads an IDX file of unsigned bytes with this many dimensions: 3 for images, 1 for labels.
+/// Reads an IDX file of unsigned bytes with this many dimensions: 3 for images.
 ///
 /// The error is one line and names the file.
 pub(crate) fn read(path: &Path, dimensions: u8) -> Result<Idx, String> {
+    let (idx, kind) = open(path, dimensions)?;
+    if kind == BYTES {
+        Ok(idx)
+    } else {
+        Err(format!("{}: its values are not bytes", path.display()))
+    }
+}
+
+/// Reads an IDX file of labels, of one byte or of two.
+pub(crate) fn read_labels(path: &Path) -> Result<Vec<usize>, String> {
+    let (idx, kind) = open(path, 1)?;
+    if kind == BYTES {
+        return Ok(idx.values.into_iter().map(usize::from).collect());
+    }
+    let pairs = idx.values.chunks_exact(2);
+    pairs
+        .map(|pair| i16::from_be_bytes([pair[0], pair[1]]))
+        .map(|label| {
+            usize::try_from(label).map_err(|_| format!("{}: label {label}", path.display()))
+        })
+        .collect()
+}
+
+fn open(path: &Path, dimensions: u8) -> Result<(Idx, u8), String> {
     let parsed = File::open(path)
         .map_err(|error| error.to_string())
         .and_then(|file| parse(BufReader::new(file), dimensions));
     parsed.map_err(|reason| format!("{}: {reason}", path.display()))
 }
 
-fn parse(mut source: impl BufRead, dimensions: u8) -> Result<Idx, String> {
+/// The file, and the type of its values.
+fn parse(mut source: impl BufRead, dimensions: u8) -> Result<(Idx, u8), String> {
     let start = source.fill_buf().map_err(|error| error.to_string())?;
     if !start.starts_with(&GZIP_MAGIC) {
         return parse_plain(source, dimensions);
@@ -41,11 +71,18 @@ fn parse(mut source: impl BufRead, dimensions: u8) -> Result<Idx, String> {
     }
 }
 
-fn parse_plain(mut source: impl Read, dimensions: u8) -> Result<Idx, String> {
-    // Two zeros, 8 for unsigned bytes, and the number of dimensions.
-    let expected = u32::from_be_bytes([0, 0, 8, dimensions]);
+fn parse_plain(mut source: impl Read, dimensions: u8) -> Result<(Idx, u8), String> {
+    // Two zeros, the type, and the number of dimensions.
+    let expected = u32::from_be_bytes([0, 0, BYTES, dimensions]);
+    let shorts = u32::from_be_bytes([0, 0, SHORTS, dimensions]);
     let magic = big_endian(&mut source)?;
-    if magic != expected {
+    // Images have bytes; labels may have more classes than a byte counts.
+    let kind = if magic == shorts && dimensions == 1 {
+        SHORTS
+    } else {
+        BYTES
+    };
+    if kind == BYTES && magic != expected {
         return Err(format!(
             "not IDX bytes of {dimensions} dimension(s): it starts with {magic:#010x} instead of {expected:#010x}"
         ));
@@ -58,6 +95,7 @@ fn parse_plain(mut source: impl Read, dimensions: u8) -> Result<Idx, String> {
         .try_fold(1_usize, |product, &size| product.checked_mul(size))
         .ok_or_else(|| format!("its header claims {sizes:?}, more than memory can hold"))?;
 
+    let count = count.saturating_mul(if kind == SHORTS { 2 } else { 1 });
     // Nothing is allocated on the header's word. One byte more than it claims is asked for: it shows trailing data,
     // and has a gzip stream checked to its end.
     let limit = (count as u64).saturating_add(1);
@@ -69,15 +107,15 @@ fn parse_plain(mut source: impl Read, dimensions: u8) -> Result<Idx, String> {
     if values.len() < count {
         let found = values.len();
         return Err(format!(
-            "truncated: its header claims {count} values, {found} follow"
+            "truncated: its header claims {count} bytes, {found} follow"
         ));
     }
     if values.len() > count {
         return Err(format!(
-            "its header claims {count} values, but more data follows"
+            "its header claims {count} bytes, but more data follows"
         ));
     }
-    Ok(Idx { sizes, values })
+    Ok((Idx { sizes, values }, kind))
 }
 
 fn big_endian(source: &mut impl Read) -> Result<u32, String> {
@@ -99,7 +137,7 @@ mod tests {
 
     use flate2::{Compression, write::GzEncoder};
 
-    use super::{Idx, parse};
+    use super::{Idx, SHORTS, parse};
 
     const LABELS: [u8; 11] = [0, 0, 8, 1, 0, 0, 0, 3, 7, 0, 9];
 
@@ -113,12 +151,23 @@ mod tests {
         encoder.write_all(&LABELS).unwrap();
         let gzipped = encoder.finish().unwrap();
 
-        assert_eq!(parse(&LABELS[..], 1).unwrap(), expected);
-        assert_eq!(parse(&gzipped[..], 1).unwrap(), expected);
+        assert_eq!(parse(&LABELS[..], 1).unwrap().0, expected);
+        assert_eq!(parse(&gzipped[..], 1).unwrap().0, expected);
         for length in 0..gzipped.len() {
             assert!(parse(&gzipped[..length], 1).is_err(), "{length} bytes");
         }
         assert!(parse(&[&gzipped[..], &[0]].concat()[..], 1).is_err());
+    }
+
+    #[test]
+    fn labels_may_have_two_bytes() {
+        let shorts = [0, 0, 0x0b, 1, 0, 0, 0, 2, 1, 0, 0, 9];
+        let (idx, kind) = parse(&shorts[..], 1).unwrap();
+        assert_eq!((idx.values, kind), (vec![1, 0, 0, 9], SHORTS));
+        assert!(parse(&shorts[..11], 1).is_err());
+        // Images may not.
+        let image = [0, 0, 0x0b, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 7];
+        assert!(parse(&image[..], 3).is_err());
     }
 
     #[test]

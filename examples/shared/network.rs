@@ -48,9 +48,9 @@ struct Linear {
 }
 
 impl Linear {
-    /// He's uniform initialisation: the variance 2/inputs keeps the scale of rectified activations through the layers.
+    /// PyTorch's default, uniform within 1/√inputs, for the weights; biases are zero.
     fn new(inputs: usize, outputs: usize, generator: &mut Xoshiro256PlusPlus) -> Self {
-        let bound = (6.0 / inputs as f32).sqrt();
+        let bound = (inputs as f32).sqrt().recip();
         let weight = Array2::from_shape_simple_fn((outputs, inputs), || {
             generator.random_range(-bound..bound)
         });
@@ -148,7 +148,7 @@ impl BatchNorm {
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     layers: Vec<Linear>,
-    norm: BatchNorm,
+    norm: Option<BatchNorm>,
 }
 
 /// What the backward pass needs of the forward pass.
@@ -156,7 +156,7 @@ pub(crate) struct Network {
 pub(crate) struct Trace {
     /// The input of each layer.
     inputs: Vec<Array2<f32>>,
-    normalised: Normalised,
+    normalised: Option<Normalised>,
 }
 
 impl Network {
@@ -168,8 +168,23 @@ impl Network {
                 .windows(2)
                 .map(|pair| Linear::new(pair[0], pair[1], generator))
                 .collect(),
-            norm: BatchNorm::new(dim),
+            norm: Some(BatchNorm::new(dim)),
         }
+    }
+
+    /// The same with weights that are so many times as large.
+    #[allow(dead_code)] // `digits` alone calls it
+    pub(crate) fn with_larger_weights(mut self, factor: f32) -> Self {
+        for layer in &mut self.layers {
+            layer.weight.value *= factor;
+        }
+        self
+    }
+
+    /// The same without its normalisation: the embedding is the last layer's output, wherever that lies.
+    #[allow(dead_code)] // `collapse` alone calls it
+    pub(crate) fn without_normalisation(self) -> Self {
+        Self { norm: None, ..self }
     }
 
     /// The output of the last layer, before it is normalised; `keep` is given the input of each layer.
@@ -189,19 +204,34 @@ impl Network {
     pub(crate) fn forward(&mut self, images: Array2<f32>) -> (Array2<f32>, Trace) {
         let mut inputs = Vec::new();
         let output = self.project(images, |input| inputs.push(input));
-        let (embeddings, normalised) = self.norm.train(&output);
+        let (embeddings, normalised) = match &mut self.norm {
+            Some(norm) => {
+                let (embeddings, normalised) = norm.train(&output);
+                (embeddings, Some(normalised))
+            }
+            None => (output, None),
+        };
         (embeddings, Trace { inputs, normalised })
     }
 
     /// The embeddings that the trained network gives, each whatever the others in the batch.
     pub(crate) fn embed(&self, images: Array2<f32>) -> Array2<f32> {
-        self.norm.evaluate(&self.project(images, drop))
+        let output = self.project(images, drop);
+        match &self.norm {
+            Some(norm) => norm.evaluate(&output),
+            None => output,
+        }
     }
 
     /// The gradients of all parameters, in the order of [`parameters`](Self::parameters).
     pub(crate) fn backward(&self, trace: &Trace, gradient: &Array2<f32>) -> Vec<Array2<f32>> {
-        let [mut gradient, grad_gain, grad_shift] = self.norm.backward(&trace.normalised, gradient);
-        let mut gradients = vec![grad_shift, grad_gain];
+        let (mut gradient, mut gradients) = match (&self.norm, &trace.normalised) {
+            (Some(norm), Some(normalised)) => {
+                let [gradient, grad_gain, grad_shift] = norm.backward(normalised, gradient);
+                (gradient, vec![grad_shift, grad_gain])
+            }
+            _ => (gradient.clone(), Vec::new()),
+        };
         for (index, (layer, input)) in self.layers.iter().zip(&trace.inputs).enumerate().rev() {
             gradients.push(gradient.sum_axis(Axis(0)).insert_axis(Axis(0)));
             gradients.push(gradient.t().dot(input));
@@ -221,12 +251,16 @@ impl Network {
         gradients
     }
 
-    /// All parameters: weight and bias of each layer, then gain and shift of the normalisation.
+    /// All parameters: weight and bias of each layer, then gain and shift of the normalisation, if there is one.
     pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
         self.layers
             .iter_mut()
             .flat_map(|layer| [&mut layer.weight, &mut layer.bias])
-            .chain([&mut self.norm.gain, &mut self.norm.shift])
+            .chain(
+                self.norm
+                    .iter_mut()
+                    .flat_map(|norm| [&mut norm.gain, &mut norm.shift]),
+            )
     }
 }
 

@@ -1,6 +1,6 @@
 //! Decision boundaries of two classes in the plane of the two angles, and the margin that training demands.
 
-use margin_losses::{ASoftmax, Angle, ArcFace, CombinedMargin, CosFace, Error, Margin};
+use margin_losses::{ASoftmax, Angle, ArcFace, CombinedMargin, CosFace, Error, Margin, PastPi};
 
 use crate::Context;
 use crate::chart::{Anchor, Axis, Frame, INK, LegendEntry, Panel, Sheet, Stroke, Swatch};
@@ -57,7 +57,9 @@ fn figure() -> Result<Sheet, Error> {
         ),
         (
             "ArcFace, m = 0.5",
-            margin(Box::new(ArcFace::new(1.0, 0.5)?)),
+            margin(Box::new(
+                ArcFace::new(1.0, 0.5)?.with_past_pi(PastPi::Paper),
+            )),
         ),
         (
             "combined (1, 0.3, 0.2)",
@@ -149,14 +151,17 @@ fn boundary(rule: &Rule, place: fn(f64, f64) -> [f64; 2]) -> Vec<[f64; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use margin_losses::{ASoftmax, ArcFace, CosFace};
+    use margin_losses::{ASoftmax, ArcFace, CosFace, PastPi};
 
     use super::Rule;
 
     #[test]
     fn boundaries_are_those_of_the_papers() {
         let least = |rule: Rule, first: f64| rule.least_other(first);
-        let arc_face = || Rule::Margin(Box::new(ArcFace::new(1.0, 0.5).unwrap()));
+        let arc_face = || {
+            let loss = ArcFace::new(1.0, 0.5).unwrap();
+            Rule::Margin(Box::new(loss.with_past_pi(PastPi::Paper)))
+        };
         assert!((least(arc_face(), 40.0) - (40.0 + 0.5_f64.to_degrees())).abs() < 1e-9);
         assert!(
             (least(Rule::Margin(Box::new(ASoftmax::new(4).unwrap())), 20.0) - 80.0).abs() < 1e-9

@@ -68,7 +68,7 @@ fn figure() -> Result<Sheet, Error> {
             Family::CosFace.stroke(),
         ),
         curve(
-            ArcFace::new(1.0, MARGIN)?,
+            ArcFace::new(1.0, MARGIN)?.with_past_pi(PastPi::Paper),
             "ArcFace, m = 0.5",
             Family::ArcFace.stroke(),
         ),
@@ -82,6 +82,16 @@ fn figure() -> Result<Sheet, Error> {
     let rule = |rule, text, stroke| curve(arc_face.with_past_pi(rule), text, stroke);
     let rules = [
         rule(PastPi::Paper, "Paper: cos(θ + m)", Family::ArcFace.stroke()),
+        rule(
+            PastPi::CosineTail,
+            "CosineTail: cos θ − 2 sin(m/2)",
+            Stroke::solid("#0072b2", 1.6),
+        ),
+        rule(
+            PastPi::JoinedTail,
+            "JoinedTail: cos θ − (1 − cos m)",
+            Stroke::new("#009e73", 2.0, "5 2"),
+        ),
         rule(
             PastPi::LinearTail,
             "LinearTail: cos θ − m sin m",
@@ -99,9 +109,9 @@ fn figure() -> Result<Sheet, Error> {
         ),
     ];
 
-    let description = "The target's logit and its slope against the target's angle, for every margin, and for the four \
-                       rules of ArcFace past θ + m = π";
-    let mut sheet = Sheet::new(760.0, 730.0, description);
+    let description = "The target's logit and its slope against the target's angle, for every margin, and for the six \
+                       rules of ArcFace at wide angles";
+    let mut sheet = Sheet::new(760.0, 752.0, description);
     let degrees = |low: f64| {
         let step = if low > 0.0 { 15.0 } else { 30.0 };
         Axis::linear(low, 180.0, step).label("angle to the target θ (degrees)")
@@ -141,7 +151,7 @@ fn figure() -> Result<Sheet, Error> {
     sheet.title(
         [62.0, top - 10.0],
         Anchor::Start,
-        "ArcFace past θ + m = π (151.4° for m = 0.5)",
+        "ArcFace's rules at wide angles (θ + m = π is 151.4° for m = 0.5)",
     );
     let joint = (PI - MARGIN).to_degrees();
     let mut panels = [
@@ -220,11 +230,13 @@ mod tests {
             [
                 PastPi::Paper,
                 PastPi::SmoothTail,
+                PastPi::CosineTail,
+                PastPi::JoinedTail,
                 PastPi::LinearTail,
                 PastPi::EasyMargin
             ]
             .map(breaks),
-            [0, 0, 1, 1]
+            [0, 0, 0, 0, 1, 1]
         );
     }
 }

@@ -3,7 +3,8 @@
 use core::f64::consts::LN_2;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, ArcFace, CosFace, Float, MarginLoss, NormFace, SoftmaxLoss, Targets,
+    ASoftmax, AmSoftmax, ArcFace, CosFace, Float, MarginLoss, NormFace, PastPi, SoftmaxLoss,
+    Targets,
 };
 use ndarray::{Array2, array};
 
@@ -26,7 +27,9 @@ fn at_right_angles<A: Float>(loss: &dyn MarginLoss<A>, classes: usize) -> f64 {
 
 fn at_right_angles_everywhere<A: Float>(tolerance: f64) {
     let cos_face = CosFace::new(64.0, 0.35).expect("in range");
-    let arc_face = ArcFace::new(64.0, 0.5).expect("in range");
+    let arc_face = ArcFace::new(64.0, 0.5)
+        .expect("in range")
+        .with_past_pi(PastPi::Paper);
     let am_softmax = AmSoftmax::new(30.0, 0.35).expect("in range");
     let norm_face = NormFace::new(16.0).expect("in range");
     for (classes, printed) in [
@@ -105,7 +108,9 @@ fn the_decision_boundaries_of_two_classes() {
         other,
     );
     assert_boundary(
-        &ArcFace::new(64.0, 0.5).expect("in range"),
+        &ArcFace::new(64.0, 0.5)
+            .expect("in range")
+            .with_past_pi(PastPi::Paper),
         target,
         target + 0.5,
     );

@@ -10,6 +10,8 @@ use margin_losses::{
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
+use crate::support::RULES;
+
 /// Saved as exactly this, and loaded from it.
 fn is_saved_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
     assert_eq!(serde_json::to_string(value).unwrap(), text);
@@ -200,7 +202,7 @@ fn rules_and_schedules_load_as_they_were_saved() {
     is_saved_as(&PastPi::EasyMargin, r#""easy-margin""#);
     is_saved_as(&Reduction::Sum, r#""sum""#);
     is_saved_as(&Reduction::WeightedMean, r#""weighted-mean""#);
-    for rule in [PastPi::Paper, PastPi::LinearTail, PastPi::SmoothTail] {
+    for rule in RULES {
         is_saved_as(&rule, &format!("\"{rule}\""));
     }
     is_saved_as(

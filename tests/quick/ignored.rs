@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use margin_losses::{
     AnyLoss, ArcFace, Argument, CenterLoss, ClassBlock, Error, Evaluation, Float, JointLoss,
-    Labels, Margin, MarginLoss, MarginSoftmax, NormFace, Reduction, Request, SoftmaxLoss, Target,
-    TargetLogit, Targets,
+    Labels, Margin, MarginLoss, MarginSoftmax, NormFace, PastPi, Reduction, Request, SoftmaxLoss,
+    Target, TargetLogit, Targets,
 };
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -101,7 +101,9 @@ impl Shown {
     }
 
     fn evaluate(&self, targets: &Targets<'_, f64>) -> Evaluation<f64> {
-        let loss = ArcFace::new(16.0, 0.3).expect("in range");
+        let loss = ArcFace::new(16.0, 0.3)
+            .expect("in range")
+            .with_past_pi(PastPi::Paper);
         let (x, w) = (self.features.view(), self.weights.view());
         loss.evaluate(x, w, targets).expect("a good batch")
     }

@@ -117,6 +117,18 @@ fn runs() -> Vec<Run> {
         ),
         ("ArcFace", |_, _| arc_face(PastPi::Paper), Vec::new(), 0.01),
         (
+            "ArcFace, cosine tail",
+            |_, _| arc_face(PastPi::CosineTail),
+            Vec::new(),
+            0.01,
+        ),
+        (
+            "ArcFace, joined tail",
+            |_, _| arc_face(PastPi::JoinedTail),
+            Vec::new(),
+            0.01,
+        ),
+        (
             "ArcFace, linear tail",
             |_, _| arc_face(PastPi::LinearTail),
             Vec::new(),

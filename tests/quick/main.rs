@@ -15,6 +15,7 @@ mod confident;
 mod configuration;
 mod controls;
 mod determinism;
+mod diagnosis;
 mod documents;
 mod extremes;
 mod failures;

@@ -39,6 +39,8 @@ fn spec(name: &str) -> Spec {
         "arcface 8 0.25" => arc_face(8.0, 0.25, PastPi::Paper),
         "arcface 64 0.5 linear" => arc_face(64.0, 0.5, PastPi::LinearTail),
         "arcface 64 0.5 smooth" => arc_face(64.0, 0.5, PastPi::SmoothTail),
+        "arcface 64 0.5 joined" => arc_face(64.0, 0.5, PastPi::JoinedTail),
+        "arcface 64 0.5 cosine" => arc_face(64.0, 0.5, PastPi::CosineTail),
         "arcface 64 0.5 easy" => arc_face(64.0, 0.5, PastPi::EasyMargin),
         "combined 32 1.25 0.25 0.125" => Spec::Combined {
             scale: 32.0,
@@ -163,7 +165,7 @@ fn assert_row(name: &str, found: &[f64], expected: &[f64], unprojected: f64) {
 #[test]
 fn the_table_is_whole() {
     let table = table();
-    assert_eq!(table.len(), 80);
+    assert_eq!(table.len(), 90);
     for line in table {
         assert_eq!(
             (line.features.len(), line.weights.len()),

@@ -2,7 +2,7 @@
 
 use margin_losses::{
     ArcFace, CombinedMargin, Error, Evaluation, JointLoss, MarginLoss, ModifiedSoftmax, NormFace,
-    Reduction, SoftmaxLoss, Targets,
+    PastPi, Reduction, SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -173,7 +173,8 @@ fn short_weights_parallel_to_their_feature() -> Result<(), Error> {
 /// are finite.
 #[test]
 fn angles_down_to_the_least_number() -> Result<(), Error> {
-    let loss = ArcFace::new(64.0, 0.5)?;
+    // By the rule of the paper, the gradient has a limit at the angle π as well.
+    let loss = ArcFace::new(64.0, 0.5)?.with_past_pi(PastPi::Paper);
     let tangential = |angle: f64, sign: f64| -> Result<[f64; 2], Error> {
         let features = array![[1.0, 0.0]];
         let weights = array![[sign, angle], [0.0, 1.0]];

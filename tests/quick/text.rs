@@ -10,12 +10,7 @@ use margin_losses::{
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 
-const RULES: [PastPi; 4] = [
-    PastPi::Paper,
-    PastPi::LinearTail,
-    PastPi::SmoothTail,
-    PastPi::EasyMargin,
-];
+use crate::support::RULES;
 
 fn read(text: &str) -> AnyLoss {
     text.parse()
@@ -31,7 +26,7 @@ fn refusal(text: &str) -> String {
 
 /// Every loss with its canonical line.
 fn lines() -> Vec<(AnyLoss, &'static str)> {
-    let smooth = ArcFace::default().with_past_pi(PastPi::SmoothTail);
+    let paper = ArcFace::default().with_past_pi(PastPi::Paper);
     let bias = vec![0.0, -0.5, 1e-9, 2e300];
     vec![
         (SoftmaxLoss::new().into(), "softmax"),
@@ -54,7 +49,7 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
         (AmSoftmax::default().into(), "am-softmax:s=30,m=0.35"),
         (CosFace::default().into(), "cosface:s=64,m=0.35"),
         (ArcFace::default().into(), "arcface:s=64,m=0.5"),
-        (smooth.into(), "arcface:s=64,m=0.5,past_pi=smooth-tail"),
+        (paper.into(), "arcface:s=64,m=0.5,past_pi=paper"),
         (
             CombinedMargin::new(64.0, 0.9, 0.4, 0.15).unwrap().into(),
             "combined:s=64,m1=0.9,m2=0.4,m3=0.15",
@@ -146,7 +141,9 @@ fn what_cannot_be_read_is_explained() {
         ("softmax:bias=0/x", "bias is \"0/x\", but must be one number for each class, as in 0/0.5/-1".into()),
         (
             "arcface:past_pi=clamp",
-            "there is no rule past pi \"clamp\", but there are paper, linear-tail, smooth-tail, easy-margin".into(),
+            "there is no rule past pi \"clamp\", but there are cosine-tail, paper, linear-tail, joined-tail, smooth-tail, \
+             easy-margin"
+                .into(),
         ),
         // What is read but out of range has the message of the constructor.
         ("arcface:s=-1", "scale is -1, but must lie in [1e-6, 1e6]".into()),

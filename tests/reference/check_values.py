@@ -28,6 +28,8 @@ LOSSES = {
     "arcface 64 0.5": (unit_norm(arc("0.5")), [mpf(64)]),
     "arcface 64 0.5 linear tail": (unit_norm(arc("0.5", "linear")), [mpf(64)]),
     "arcface 64 0.5 smooth tail": (unit_norm(arc("0.5", "smooth")), [mpf(64)]),
+    "arcface 64 0.5 joined tail": (unit_norm(arc("0.5", "joined")), [mpf(64)]),
+    "arcface 64 0.5 cosine tail": (unit_norm(arc("0.5", "cosine")), [mpf(64)]),
     "arcface 64 0.5 easy margin": (unit_norm(arc("0.5", "easy")), [mpf(64)]),
     "combined 64 1 0.3 0.2": (unit_norm(combined(1, "0.3", "0.2")), [mpf(64)]),
     "combined 64 0.9 0.4 0.15": (unit_norm(combined("0.9", "0.4", "0.15")), [mpf(64)]),

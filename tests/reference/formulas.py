@@ -37,13 +37,20 @@ def plain(t):
 
 def arc(margin, past_pi="paper"):
     m = mpf(margin)
+    tails = {
+        "linear": (pi - m, lambda t: cos(t) - m * sin(m)),
+        "smooth": (pi - m, lambda t: -2 - cos(t + m)),
+        "joined": (pi - m, lambda t: cos(t) - (1 - cos(m))),
+        "cosine": ((pi - m) / 2, lambda t: cos(t) - 2 * sin(m / 2)),
+    }
 
     def psi(t):
         if past_pi == "easy":
             return cos(t + m) if cos(t) > 0 else cos(t)
-        if past_pi == "paper" or t <= pi - m:
+        if past_pi == "paper":
             return cos(t + m)
-        return cos(t) - m * sin(m) if past_pi == "linear" else -2 - cos(t + m)
+        joint, tail = tails[past_pi]
+        return tail(t) if t > joint else cos(t + m)
 
     return psi
 

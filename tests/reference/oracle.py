@@ -89,6 +89,8 @@ LOSSES = {
     "arcface 8 0.25": (unit_norm(arc("0.25")), [mpf(8)]),
     "arcface 64 0.5 linear": (unit_norm(arc("0.5", "linear")), [mpf(64)]),
     "arcface 64 0.5 smooth": (unit_norm(arc("0.5", "smooth")), [mpf(64)]),
+    "arcface 64 0.5 joined": (unit_norm(arc("0.5", "joined")), [mpf(64)]),
+    "arcface 64 0.5 cosine": (unit_norm(arc("0.5", "cosine")), [mpf(64)]),
     "arcface 64 0.5 easy": (unit_norm(arc("0.5", "easy")), [mpf(64)]),
     "combined 32 1.25 0.25 0.125": (unit_norm(combined("1.25", "0.25", "0.125")), [mpf(32)]),
 }

@@ -65,6 +65,27 @@ fn every_parameter_agrees_with_differences() {
     }
 }
 
+#[test]
+fn without_normalisation_too() {
+    let mut generator = Xoshiro256PlusPlus::seed_from_u64(4);
+    let mut network = Network::new(&[9, 8, 4], &mut generator).without_normalisation();
+    let images = uniform((12, 9), &mut generator);
+    let probe = uniform((12, 4), &mut generator);
+    let (embeddings, trace) = network.forward(images.clone());
+    assert_eq!(network.embed(images.clone()), embeddings);
+    let gradients = network.backward(&trace, &(&probe * &embeddings * 2.0));
+    assert_eq!(gradients.len(), 4);
+    for (index, gradient) in gradients.iter().enumerate() {
+        let found = discrepancy(gradient, &mut generator, |shift| {
+            let mut moved = network.clone();
+            moved.parameters().nth(index).unwrap().value += shift;
+            let embeddings = moved.embed(images.clone());
+            dot(&probe, &(&embeddings * &embeddings))
+        });
+        assert!(found < TOLERANCE, "parameter {index}: {found}");
+    }
+}
+
 /// The check can fail: a backward pass that takes the batch's statistics for constants is found out.
 #[test]
 fn constant_statistics_are_found_out() {

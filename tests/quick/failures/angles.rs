@@ -40,15 +40,19 @@ fn row_04_past_pi() {
         let h = PI / f64::from(STEPS);
         let (paper, linear) = (of(PastPi::Paper), of(PastPi::LinearTail));
         let (smooth, easy) = (of(PastPi::SmoothTail), of(PastPi::EasyMargin));
-        let mut last = [f64::INFINITY; 2];
+        let (joined, cosine) = (of(PastPi::JoinedTail), of(PastPi::CosineTail));
+        let mut last = [f64::INFINITY; 4];
         for step in 0..=STEPS {
             let angle = f64::from(step) * h;
             assert_eq!(psi(&paper, angle), (angle + m).cos(), "at {angle}");
-            let now = [psi(&linear, angle), psi(&smooth, angle)];
-            assert!(now[0] <= last[0], "the linear tail rises at {angle}");
-            assert!(now[1] <= last[1], "the smooth tail rises at {angle}");
+            let now = [&linear, &smooth, &joined, &cosine].map(|loss| psi(loss, angle));
+            for (now, last) in now.iter().zip(&last) {
+                assert!(now <= last, "a tail rises at {angle}");
+            }
             if step > 0 {
-                assert!(last[1] - now[1] <= 1.01 * h, "jumps at {angle}");
+                for (now, last) in now.iter().zip(&last).skip(1) {
+                    assert!(last - now <= 1.01 * h, "a tail jumps at {angle}");
+                }
             }
             last = now;
         }
@@ -62,8 +66,11 @@ fn row_04_past_pi() {
         assert!(jump(&smooth, joint).abs() < 1e-10);
         assert!((slope(&smooth, joint + 1e-9) - slope(&smooth, joint - 1e-9)).abs() < 1e-8);
         assert!((jump(&easy, PI / 2.0) - m.sin()).abs() < 1e-10);
+        let joint_of_cosine = 0.5 * joint;
+        assert_eq!(psi(&cosine, joint_of_cosine), psi(&paper, joint_of_cosine));
+        assert!(jump(&cosine, joint_of_cosine).abs() < 1e-10);
         for distance in [1e-4, 1e-3, 1e-2, 9e-2] {
-            for loss in [&paper, &linear, &smooth, &easy] {
+            for loss in [&paper, &linear, &smooth, &easy, &joined, &cosine] {
                 for angle in [joint - distance, joint + distance] {
                     assert_slope(loss, angle, 0.5 * distance);
                 }
@@ -76,7 +83,9 @@ fn row_04_past_pi() {
 #[test]
 fn row_05_the_gradient_is_the_gradient() {
     let (scale, m) = (3.0, 0.5);
-    let loss = ArcFace::new(scale, m).expect("in range");
+    let loss = ArcFace::new(scale, m)
+        .expect("in range")
+        .with_past_pi(PastPi::Paper);
     let weights = array![[0.7, 0.0, 0.0], [0.0, 0.0, 1.0]];
     for (angle, ratio) in [
         (0.1_f64, Some(5.655_9)),

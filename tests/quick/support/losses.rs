@@ -5,6 +5,16 @@ use ndarray::ArrayView2;
 
 use super::{Formula, Layer, Spec};
 
+/// ArcFace's rules at wide angles.
+pub(crate) const RULES: [PastPi; 6] = [
+    PastPi::Paper,
+    PastPi::LinearTail,
+    PastPi::JoinedTail,
+    PastPi::SmoothTail,
+    PastPi::CosineTail,
+    PastPi::EasyMargin,
+];
+
 /// A loss, what it is called in messages, and its formula for the oracle.
 #[derive(Debug)]
 pub(crate) struct Case<'a, A: Float> {
@@ -105,12 +115,7 @@ pub(crate) fn every_spec(classes: usize) -> Vec<(String, Spec)> {
         let name = format!("CosFace s = {scale}, m = {margin}");
         all.push((name, Spec::CosFace { scale, margin }));
     }
-    for past_pi in [
-        PastPi::Paper,
-        PastPi::LinearTail,
-        PastPi::SmoothTail,
-        PastPi::EasyMargin,
-    ] {
+    for past_pi in RULES {
         for (scale, margin) in [(64.0, 0.5), (3.0, 0.3)] {
             let spec = Spec::ArcFace {
                 scale,

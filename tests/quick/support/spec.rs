@@ -138,6 +138,7 @@ impl Spec {
             } => Formula {
                 breakpoints: match past_pi {
                     PastPi::EasyMargin => vec![PI / 2.0],
+                    PastPi::CosineTail => vec![(PI - margin) / 2.0],
                     _ => vec![PI - margin],
                 },
                 jumps: matches!(past_pi, PastPi::EasyMargin | PastPi::LinearTail),
@@ -201,7 +202,11 @@ fn additive_angle(margin: f64, past_pi: PastPi) -> Psi {
         let past = t > PI - margin;
         match past_pi {
             PastPi::LinearTail if past => (t.cos() - margin * margin.sin(), -t.sin()),
+            PastPi::JoinedTail if past => (t.cos() - 1.0 + margin.cos(), -t.sin()),
             PastPi::SmoothTail if past => (-2.0 - added.0, -added.1),
+            PastPi::CosineTail if t > (PI - margin) / 2.0 => {
+                (t.cos() - 2.0 * (margin / 2.0).sin(), -t.sin())
+            }
             PastPi::EasyMargin if t >= PI / 2.0 => (t.cos(), -t.sin()),
             _ => added,
         }

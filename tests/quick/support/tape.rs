@@ -3,10 +3,10 @@
 //! Every choice is read from a tape of bytes, and the end of the tape reads as zeros, which are the plainest choices: so a
 //! shorter tape, and one with smaller bytes, is a simpler batch, and shrinks as such.
 
-use margin_losses::{Float, PastPi, Reduction};
+use margin_losses::{Float, Reduction};
 use ndarray::{Array2, ArrayView1, Axis};
 
-use super::{Batch, Layout, Spec, SplitMix, narrow, step, widen};
+use super::{Batch, Layout, RULES, Spec, SplitMix, narrow, step, widen};
 
 /// Everything that one evaluation is given.
 #[derive(Clone, Debug)]
@@ -326,12 +326,7 @@ impl Tape<'_> {
             0 => Spec::ArcFace {
                 scale: self.scale(bad),
                 margin: self.angular(bad),
-                past_pi: self.of(&[
-                    PastPi::Paper,
-                    PastPi::LinearTail,
-                    PastPi::SmoothTail,
-                    PastPi::EasyMargin,
-                ]),
+                past_pi: self.of(&RULES),
             },
             1 => Spec::Softmax { bias: Vec::new() },
             2 => {
