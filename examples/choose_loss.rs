@@ -48,7 +48,7 @@ fn train(arguments: Arguments) -> Result<(), Error> {
     println!("chosen: {loss}, {reduction}");
 
     // An enum, to be matched on and saved, and a loss like any other.
-    if let AnyLoss::ArcFace(arc_face) = loss.classifier() {
+    if let AnyLoss::ArcFace(arc_face) = loss.classifier().loss() {
         println!("a margin of {:.1} degrees", arc_face.margin().to_degrees());
     }
 

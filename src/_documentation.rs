@@ -16,6 +16,8 @@
 /// [`AmSoftmax`]: crate::AmSoftmax
 /// [`ArcFace`]: crate::ArcFace
 /// [`CombinedMargin`]: crate::CombinedMargin
+/// [`Composed::with_class_priors`]: crate::Composed::with_class_priors
+/// [`Composed::with_sub_centers`]: crate::Composed::with_sub_centers
 /// [`CosFace`]: crate::CosFace
 /// [`Forward`]: crate::Forward
 /// [`JointLoss`]: crate::JointLoss
@@ -86,6 +88,7 @@ pub mod pytorch {}
 /// ```
 pub mod training {}
 
+/// [`Composed`]: crate::Composed
 /// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
 /// [`Forward`]: crate::Forward
 /// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned

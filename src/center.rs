@@ -321,6 +321,7 @@ impl<A> Term<A> {
                 target_cosines: rows().map(|(x, c)| cosine(x, c)).collect(),
                 correct: Array1::default(0),
                 ignored: Array1::default(0),
+                sub_centers: Array1::default(0),
             },
             grad_features,
             classes: classes.labels,
@@ -385,6 +386,7 @@ impl<A> Term<A> {
 
 /// Answers a request with the center loss, its class weights being the centers.
 pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
+    request.check_alone()?;
     if request.wants_scores() {
         return score(request);
     }

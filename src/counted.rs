@@ -101,6 +101,7 @@ impl Counted {
             *figures = self.spread(figures, A::zero());
         }
         forward.correct = self.spread(&forward.correct, false);
+        forward.sub_centers = self.spread(&forward.sub_centers, 0);
         let counts = Array1::from_elem(self.rows.len(), false);
         forward.ignored = self.spread(&counts, true);
         if with_gradients {

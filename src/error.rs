@@ -24,6 +24,8 @@ pub enum Argument {
     LabelWeights,
     /// The C biases of [`SoftmaxLoss`](crate::SoftmaxLoss), or other constants of the logits.
     Bias,
+    /// The C class priors, or the counts that they come from.
+    ClassPriors,
     /// The scores of given pairs.
     Scores,
     /// The entries that say which pairs are of one class.
@@ -42,6 +44,7 @@ impl fmt::Display for Argument {
             Self::IgnoredRows => "ignored rows",
             Self::LabelWeights => "label weights",
             Self::Bias => "bias",
+            Self::ClassPriors => "class priors",
             Self::Scores => "scores",
             Self::SamePairs => "same pairs",
         })
@@ -102,6 +105,13 @@ pub enum Error {
         rows: usize,
         /// How many each class is said to have.
         group: usize,
+    },
+    /// Two things that are no loss together.
+    NotComposable {
+        /// What is to be composed.
+        what: &'static str,
+        /// With what it cannot be.
+        with: &'static str,
     },
     /// A label is negative, or not below the number of classes.
     LabelOutOfRange {
@@ -284,6 +294,9 @@ impl fmt::Display for Error {
                 f,
                 "class weights: {rows} rows found, but each class has {group}"
             ),
+            Self::NotComposable { what, with } => {
+                write!(f, "{what} cannot be composed with {with}")
+            }
             Self::LabelOutOfRange {
                 row,
                 label,

@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 /// # Shapes
 ///
 /// Every array has N entries, one for each row of the features, but for `correct`, which [`CenterLoss`](crate::CenterLoss)
-/// leaves empty, because it does not classify, and for `ignored`, which is empty if no row is ignored. The figures of rows
+/// leaves empty, because it does not classify, for `ignored`, which is empty if no row is ignored, and for `sub_centers`. The figures of rows
 /// that are [ignored](crate::Targets#rows-that-are-ignored) are 0.
 ///
 /// # Examples
@@ -45,6 +45,8 @@ pub struct Forward<A> {
     pub correct: Array1<bool>,
     /// Whether the row is ignored; empty if none is.
     pub ignored: Array1<bool>,
+    /// Which of its class's [sub-centers](crate::Composed::with_sub_centers) is the nearest, in `0..K`; empty if K = 1.
+    pub sub_centers: Array1<usize>,
 }
 
 impl<A> Forward<A> {

@@ -3,12 +3,13 @@
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, NdFloat};
 
 use crate::center::{self, Term};
+use crate::check;
 use crate::counted;
 use crate::driver::{self, Head};
 use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
 use crate::grow;
-use crate::margin::OfRows;
+use crate::margin::{Margin, OfRows};
 use crate::numerics::Element;
 use crate::request::Request;
 use crate::targets::{Labels, Targets};
@@ -221,10 +222,41 @@ macro_rules! compiled {
 
 compiled!(f32, f64);
 
-/// Has the driver answer; its margin hears of rows as the caller counts them.
+/// Has the driver answer, with what is composed with the loss. Its margin hears of rows as the caller counts them.
 fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
-    let (Some(margin), Some(rows)) = (head.margin, request.targets.labels().rows()) else {
-        return driver::solve(head, request);
+    let composition = request.composition;
+    // Priors are for the training: scores are without them.
+    let priors = if request.wants_scores() {
+        &[]
+    } else {
+        composition.log_priors
     };
-    driver::solve(&head.with_margin(&OfRows { margin, rows }), request)
+    let sums: Vec<f64>;
+    let constants = match head.constants {
+        own if priors.is_empty() => own,
+        None => Some(priors),
+        Some(own) => {
+            check::row_count(Argument::Bias, priors.len(), own.len())?;
+            sums = own.iter().zip(priors).map(|(a, b)| a + b).collect();
+            Some(&sums[..])
+        }
+    };
+    let rows = request.targets.labels().rows();
+    let of_rows = head
+        .margin
+        .zip(rows)
+        .map(|(margin, rows)| OfRows { margin, rows });
+    let margin = match &of_rows {
+        None => head.margin,
+        Some(of_rows) => Some(of_rows as &dyn Margin),
+    };
+    let head = Head {
+        margin,
+        constants,
+        group: composition.sub_centers,
+        smoothing: composition.smoothing,
+        focal: composition.focal,
+        ..*head
+    };
+    driver::solve(&head, request)
 }

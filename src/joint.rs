@@ -23,7 +23,7 @@ use crate::text;
 ///
 /// The centers are the caller's, like the class weights, and are borrowed: make a `JointLoss` for each step, evaluate, then
 /// move the centers by [`CenterLoss::update_centers`](crate::CenterLoss::update_centers). The classifier may be a loss, a
-/// `&mut` to one, or a box. Both terms have the same reduction and weights, and ignore the same rows.
+/// `&mut` to one, or a box. Should it have centers of its own, their gradient is not handed out. Both terms have the same reduction and weights, and ignore the same rows.
 ///
 /// # Shapes
 ///
@@ -138,8 +138,10 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
         if request.wants_scores() {
             return self.classifier.run(request);
         }
-        request.checked_labels()?;
-        let (classes, centers) = (request.weights().nrows(), self.centers);
+        let composition = request.composition;
+        let sub_centers = composition.sub_centers * self.classifier.sub_centers();
+        request.labels(Argument::ClassWeights, sub_centers)?;
+        let (classes, centers) = (request.weights().nrows() / sub_centers, self.centers);
         let argument = Argument::Centers;
         check::row_count(argument, classes, centers.nrows())?;
         let (features, targets) = (request.features(), request.targets());
@@ -159,6 +161,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
                 },
                 targets,
                 evaluation: &mut aside,
+                composition,
             })?;
             A::add_center_term(TOKEN, &term, &mut aside, with_gradients)?;
         }
@@ -174,6 +177,10 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+
+    fn sub_centers(&self) -> usize {
+        self.classifier.sub_centers()
     }
 
     fn learnables(&self) -> &[f64] {

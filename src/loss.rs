@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use crate::error::Error;
 use crate::evaluation::{ClassBlock, Evaluation, Forward};
 use crate::float::{Float, sealed::TOKEN};
-use crate::request::{Request, Wanted};
+use crate::request::{Composition, Request, Wanted};
 use crate::scores::{Scores, TopClasses};
 use crate::targets::Targets;
 
@@ -121,6 +121,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             wanted: Wanted::Loss(weights.reborrow()),
             targets: targets.reborrow(),
             evaluation,
+            composition: Composition::NONE,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -158,6 +159,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             wanted: Wanted::Gradients(weights.reborrow()),
             targets: targets.reborrow(),
             evaluation,
+            composition: Composition::NONE,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -208,6 +210,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             },
             targets: targets.reborrow(),
             evaluation,
+            composition: Composition::NONE,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -316,6 +319,11 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         write!(f, "{self:?}")
     }
 
+    /// K, the rows of W that each class has: 1, but for [sub-centers](crate::Composed::with_sub_centers).
+    fn sub_centers(&self) -> usize {
+        1
+    }
+
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of
     /// [`NormFace`](crate::NormFace). Empty for most losses.
     fn learnables(&self) -> &[f64] {
@@ -368,6 +376,7 @@ fn ask<A: Float, L: MarginLoss<A> + ?Sized>(
         wanted: Wanted::Scores(weights.reborrow(), scores),
         targets: Targets::new(&[0_usize; 0]),
         evaluation: &mut Evaluation::new(),
+        composition: Composition::NONE,
     })
 }
 
@@ -388,6 +397,10 @@ macro_rules! behind {
 
             fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 (**self).describe(f)
+            }
+
+            fn sub_centers(&self) -> usize {
+                (**self).sub_centers()
             }
 
             fn learnables(&self) -> &[f64] {

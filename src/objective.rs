@@ -6,11 +6,12 @@ use core::str::FromStr;
 use ndarray::ArrayView2;
 
 use crate::any_loss::AnyLoss;
+use crate::composed::Composed;
 use crate::error::Error;
 use crate::float::Float;
 use crate::joint::{self, JointLoss};
 use crate::loss::MarginLoss;
-use crate::text;
+use crate::text::{self, Term};
 
 /// λ of the paper.
 const CENTER_WEIGHT: f64 = 0.003;
@@ -23,6 +24,9 @@ const CENTER_WEIGHT: f64 = 0.003;
 /// | `softmax+center:lambda=0.01` | softmax + 0.01 · center loss |
 /// | `softmax+center` | the same with the paper's λ = 0.003 |
 /// | `cosface:s=30,m=0.2+center:lambda=0.1` | any loss that classifies may stand before the sign |
+/// | `arcface:s=32,m=0.2+subcenters:k=3` | three [sub-centers](Composed::with_sub_centers) for each class |
+/// | `softmax+smoothing:epsilon=0.1`, `cosface+focal:gamma=2` | smoothed labels, focal modulation: see [`Composed`] |
+/// | `softmax+priors:log=-0.1/-2.3` | class priors τ ln π, one for each class |
 ///
 /// The center loss alone is refused, because it is least when all features are equal. The centers are the caller's:
 /// [`over_centers`](Self::over_centers) gives the loss of a step, and
@@ -62,20 +66,21 @@ const CENTER_WEIGHT: f64 = 0.003;
 /// Those of [`JointLoss`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
-    classifier: AnyLoss,
+    classifier: Composed<AnyLoss>,
     lambda: Option<f64>,
 }
 
 impl Objective {
-    /// A loss that classifies, without center loss.
+    /// A loss that classifies, or a [`Composed`] one, without center loss.
     ///
     /// # Errors
     ///
     /// [`Error::NoClassifier`] if it is the center loss.
-    pub fn new(classifier: impl Into<AnyLoss>) -> Result<Self, Error> {
-        match classifier.into() {
+    pub fn new(classifier: impl Into<Composed<AnyLoss>>) -> Result<Self, Error> {
+        let classifier = classifier.into();
+        match classifier.loss() {
             AnyLoss::Center(_) => Err(Error::NoClassifier),
-            classifier => Ok(Self {
+            _ => Ok(Self {
                 classifier,
                 lambda: None,
             }),
@@ -92,20 +97,25 @@ impl Objective {
         Ok(Self { lambda, ..self })
     }
 
-    /// The loss that classifies.
+    /// The loss that classifies, with what is composed with it.
     #[must_use]
-    pub fn classifier(&self) -> &AnyLoss {
+    pub fn classifier(&self) -> &Composed<AnyLoss> {
         &self.classifier
     }
 
-    /// Another loss that classifies, as a schedule asks for; λ stays.
+    /// Another loss that classifies, as a schedule asks for; what is composed with it, and λ, stay.
     ///
     /// # Errors
     ///
     /// As for [`new`](Self::new); the objective is then as it was.
     pub fn set_classifier(&mut self, classifier: impl Into<AnyLoss>) -> Result<(), Error> {
-        self.classifier = Self::new(classifier)?.classifier;
-        Ok(())
+        match classifier.into() {
+            AnyLoss::Center(_) => Err(Error::NoClassifier),
+            classifier => {
+                *self.classifier.loss_mut() = classifier;
+                Ok(())
+            }
+        }
     }
 
     /// λ, if there is a center term; then there have to be centers.
@@ -134,7 +144,7 @@ impl Objective {
     /// What the classifier learns; see [`MarginLoss::learnables`].
     #[must_use]
     pub fn learnables(&self) -> &[f64] {
-        self.classifier.learnables()
+        self.classifier.loss().learnables()
     }
 
     /// Replaces that; see [`MarginLoss::set_learnables`].
@@ -143,7 +153,7 @@ impl Objective {
     ///
     /// As there.
     pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        self.classifier.set_learnables(values)
+        self.classifier.loss_mut().set_learnables(values)
     }
 }
 
@@ -151,11 +161,34 @@ impl FromStr for Objective {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let Some((classifier, term)) = text::term(text) else {
-            return Self::new(text.parse::<AnyLoss>()?);
+        let (loss, mut rest) = match text::term(text) {
+            None => (text, None),
+            Some((loss, rest)) => (loss, Some(rest)),
         };
-        let lambda = text::read_center(term)?.unwrap_or(CENTER_WEIGHT);
-        Self::new(classifier.parse::<AnyLoss>()?)?.with_center(lambda)
+        let mut composed = Composed::new(loss.parse::<AnyLoss>()?);
+        let mut lambda = None;
+        while let Some(terms) = rest {
+            let (term, after) = match text::term(terms) {
+                None => (terms, None),
+                Some((term, after)) => (term, Some(after)),
+            };
+            composed = match Term::read(term)? {
+                Term::SubCenters(k) => composed.with_sub_centers(k)?,
+                Term::Smoothing(epsilon) => composed.with_label_smoothing(epsilon)?,
+                Term::Focal(gamma) => composed.with_focal(gamma)?,
+                Term::LogPriors(log_priors) => composed.with_log_priors(log_priors)?,
+                Term::Center(given) => {
+                    lambda = Some(given.unwrap_or(CENTER_WEIGHT));
+                    composed
+                }
+            };
+            rest = after;
+        }
+        let objective = Self::new(composed)?;
+        match lambda {
+            None => Ok(objective),
+            Some(lambda) => objective.with_center(lambda),
+        }
     }
 }
 

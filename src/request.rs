@@ -22,6 +22,30 @@ pub struct Request<'a, A> {
     pub(crate) wanted: Wanted<'a, A>,
     pub(crate) targets: Targets<'a, A>,
     pub(crate) evaluation: &'a mut Evaluation<A>,
+    pub(crate) composition: Composition<'a>,
+}
+
+/// What is composed with the loss: see [`Composed`](crate::Composed).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Composition<'a> {
+    /// K.
+    pub(crate) sub_centers: usize,
+    /// ε.
+    pub(crate) smoothing: f64,
+    /// γ.
+    pub(crate) focal: f64,
+    /// τ ln π, one for each class; empty for none.
+    pub(crate) log_priors: &'a [f64],
+}
+
+impl Composition<'_> {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self {
+        sub_centers: 1,
+        smoothing: 0.0,
+        focal: 0.0,
+        log_priors: &[],
+    };
 }
 
 /// What an evaluation is for.
@@ -139,6 +163,19 @@ impl<A> Request<'_, A> {
             },
             targets: self.targets.reborrow(),
             evaluation: self.evaluation,
+            composition: self.composition,
+        }
+    }
+
+    /// Refuses what is composed with a loss that the driver does not answer.
+    pub(crate) fn check_alone(&self) -> Result<(), Error> {
+        if self.composition == Composition::NONE {
+            Ok(())
+        } else {
+            Err(Error::NotComposable {
+                what: "what Composed adds",
+                with: "a loss that is no softmax over a linear or cosine layer",
+            })
         }
     }
 }
@@ -149,8 +186,10 @@ impl<A: num_traits::Float> Request<'_, A> {
     /// # Errors
     ///
     /// [`Error::NoScores`] if no loss is [wanted](Self::wants_scores), shapes that disagree, labels out of range, weights that
-    /// are not finite or negative, and a mean without rows or weights.
+    /// are not finite or negative, and a mean without rows or weights; [`Error::NotComposable`] if the loss is
+    /// [`Composed`](crate::Composed), which a loss of your own cannot be.
     pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
+        self.check_alone()?;
         self.labels(Argument::ClassWeights, 1)
     }
 
@@ -215,6 +254,7 @@ impl<A: num_traits::Float> Request<'_, A> {
             target_cosines: none(),
             correct: Array1::default(0),
             ignored: Array1::default(0),
+            sub_centers: Array1::default(0),
         };
         self.deliver(forward, grad_features, grad_weights);
         Ok(())
@@ -232,6 +272,7 @@ impl<A: num_traits::Float> Request<'_, A> {
     /// If scores are not wanted, or have another shape.
     #[track_caller]
     pub fn answer_scores(self, scores: Array2<A>) -> Result<(), Error> {
+        self.check_alone()?;
         let shape = (self.features.nrows(), self.weights().nrows());
         assert_eq!(scores.dim(), shape, "the shape of the scores");
         let Wanted::Scores(_, wanted) = self.wanted else {

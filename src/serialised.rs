@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Margin,
+    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace, Margin,
     MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
 };
 
@@ -252,11 +252,24 @@ struct ObjectiveMirror {
     classifier: AnyLoss,
     #[serde(default)]
     lambda: Option<f64>,
+    #[serde(default)]
+    sub_centers: Option<usize>,
+    #[serde(default)]
+    label_smoothing: f64,
+    #[serde(default)]
+    focal: f64,
+    #[serde(default)]
+    log_priors: Vec<f64>,
 }
 
 impl ObjectiveMirror {
     fn build(self) -> Result<Objective, Error> {
-        let objective = Objective::new(self.classifier)?;
+        let classifier = Composed::new(self.classifier)
+            .with_sub_centers(self.sub_centers.unwrap_or(1))?
+            .with_label_smoothing(self.label_smoothing)?
+            .with_focal(self.focal)?
+            .with_log_priors(self.log_priors)?;
+        let objective = Objective::new(classifier)?;
         match self.lambda {
             None => Ok(objective),
             Some(lambda) => objective.with_center(lambda),
@@ -267,8 +280,12 @@ impl ObjectiveMirror {
 impl Serialize for Objective {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mirror = ObjectiveMirror {
-            classifier: self.classifier().clone(),
+            classifier: self.classifier().loss().clone(),
             lambda: self.lambda(),
+            sub_centers: Some(self.classifier().sub_centers()),
+            label_smoothing: self.classifier().label_smoothing(),
+            focal: self.classifier().focal(),
+            log_priors: self.classifier().log_priors().to_vec(),
         };
         mirror.serialize(to)
     }

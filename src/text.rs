@@ -15,6 +15,7 @@ use crate::cos_face::CosFace;
 use crate::error::Error;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
+use crate::request::Composition;
 use crate::softmax::SoftmaxLoss;
 use crate::targets::Reduction;
 
@@ -118,6 +119,20 @@ impl<'t> Given<'t> {
         self.parsed(name, "be a number")
     }
 
+    /// One number for each class.
+    fn list(&self, name: &'static str) -> Result<Option<Vec<f64>>, Error> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let entries = text.split('/').map(|entry| entry.trim().parse());
+        let list: Result<Vec<f64>, _> = entries.collect();
+        list.map(Some).map_err(|_| Error::Unreadable {
+            name,
+            found: text.to_owned(),
+            rule: "be one number for each class, as in 0/0.5/-1",
+        })
+    }
+
     /// `name` on its own, or `name=true`.
     fn flag(&self, name: &'static str) -> Result<bool, Error> {
         match self.get(name) {
@@ -163,6 +178,19 @@ impl fmt::Display for Number {
     }
 }
 
+/// What [`Given::list`] reads.
+struct List<'a>(&'a [f64]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (class, &entry) in self.0.iter().enumerate() {
+            f.write_str(if class == 0 { "" } else { "/" })?;
+            Number(entry).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
 /// Whether a user who wrote `word` meant `name`.
 pub(crate) fn means(word: &str, name: &str) -> bool {
     let long = match name {
@@ -189,25 +217,102 @@ pub(crate) fn term(text: &str) -> Option<(&str, &str)> {
         .find(|(_, rest)| is_name(rest))
 }
 
-/// λ of the center term, if it is given.
-pub(crate) fn read_center(term: &str) -> Result<Option<f64>, Error> {
-    const NAME: &str = CenterLoss::NAME;
-    let given = Given::new(term)?;
-    if !means(given.name, NAME) {
-        return Err(Error::UnknownName {
-            what: "term",
-            found: given.name.to_owned(),
-            known: &[NAME],
-        });
-    }
-    given.check(NAME, &["lambda"])?;
-    given.number("lambda")
-}
-
-/// What [`read_center`] reads.
+/// The center term.
 pub(crate) fn write_center(lambda: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "+{}", CenterLoss::NAME)?;
     Writer { to: f, mark: ':' }.number("lambda", lambda)
+}
+
+/// Writes what is composed with a loss, each as a term.
+pub(crate) fn write_composition(
+    composition: &Composition<'_>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let Composition {
+        sub_centers,
+        smoothing,
+        focal,
+        log_priors,
+    } = *composition;
+    let mut term =
+        |name: &str, key: &str, value: &dyn fmt::Display| write!(f, "+{name}:{key}={value}");
+    if sub_centers != 1 {
+        term(SUB_CENTERS, "k", &sub_centers)?;
+    }
+    if smoothing != 0.0 {
+        term(SMOOTHING, "epsilon", &Number(smoothing))?;
+    }
+    if focal != 0.0 {
+        term(FOCAL, "gamma", &Number(focal))?;
+    }
+    if !log_priors.is_empty() {
+        term(PRIORS, "log", &List(log_priors))?;
+    }
+    Ok(())
+}
+
+const SUB_CENTERS: &str = "subcenters";
+const SMOOTHING: &str = "smoothing";
+const FOCAL: &str = "focal";
+const PRIORS: &str = "priors";
+const TERMS: &[&str] = &[SUB_CENTERS, SMOOTHING, FOCAL, PRIORS, CenterLoss::NAME];
+
+/// A term that is added to a loss.
+pub(crate) enum Term {
+    SubCenters(usize),
+    Smoothing(f64),
+    Focal(f64),
+    LogPriors(Vec<f64>),
+    /// λ, if it is given.
+    Center(Option<f64>),
+}
+
+impl Term {
+    pub(crate) fn read(term: &str) -> Result<Self, Error> {
+        let given = Given::new(term)?;
+        let known = TERMS.iter().find(|name| means(given.name, name));
+        let missing = |loss, name, example| Error::MissingParameter {
+            loss,
+            name,
+            example,
+        };
+        match known.copied() {
+            Some(SUB_CENTERS) => {
+                given.check(SUB_CENTERS, &["k"])?;
+                let k = given.parsed("k", "be a whole number")?;
+                Ok(Self::SubCenters(k.ok_or_else(|| {
+                    missing(SUB_CENTERS, "k", "subcenters:k=3")
+                })?))
+            }
+            Some(SMOOTHING) => {
+                given.check(SMOOTHING, &["epsilon"])?;
+                let epsilon = given.number("epsilon")?;
+                Ok(Self::Smoothing(epsilon.ok_or_else(|| {
+                    missing(SMOOTHING, "epsilon", "smoothing:epsilon=0.1")
+                })?))
+            }
+            Some(FOCAL) => {
+                given.check(FOCAL, &["gamma"])?;
+                Ok(Self::Focal(given.number("gamma")?.unwrap_or(2.0)))
+            }
+            Some(PRIORS) => {
+                given.check(PRIORS, &["log"])?;
+                let log = given.list("log")?;
+                Ok(Self::LogPriors(log.ok_or_else(|| {
+                    missing(PRIORS, "log", "priors:log=-0.7/-2.3")
+                })?))
+            }
+            Some(_) => {
+                given.check(CenterLoss::NAME, &["lambda"])?;
+                Ok(Self::Center(given.number("lambda")?))
+            }
+            None => Err(Error::UnknownName {
+                what: "term",
+                found: given.name.to_owned(),
+                known: TERMS,
+            }),
+        }
+    }
 }
 
 /// The loss, if the text names it.
@@ -267,30 +372,13 @@ impl Named for SoftmaxLoss {
     const PARAMETERS: &'static [&'static str] = &["bias"];
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
-        let Some(text) = given.get("bias") else {
-            return Ok(Self::new());
-        };
-        let bias: Result<Vec<f64>, _> = text.split('/').map(|entry| entry.trim().parse()).collect();
-        Self::with_bias(bias.map_err(|_| Error::Unreadable {
-            name: "bias",
-            found: text.to_owned(),
-            rule: "be one number for each class, as in 0/0.5/-1",
-        })?)
+        let bias = given.list("bias")?;
+        bias.map_or_else(|| Ok(Self::new()), Self::with_bias)
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
-        struct Bias<'a>(&'a [f64]);
-        impl fmt::Display for Bias<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for (class, &entry) in self.0.iter().enumerate() {
-                    f.write_str(if class == 0 { "" } else { "/" })?;
-                    Number(entry).fmt(f)?;
-                }
-                Ok(())
-            }
-        }
         self.bias()
-            .map_or(Ok(()), |bias| to.parameter("bias", Bias(bias)))
+            .map_or(Ok(()), |bias| to.parameter("bias", List(bias)))
     }
 }
 

@@ -91,8 +91,7 @@ pub(crate) struct Criterion {
 impl Criterion {
     pub(crate) fn new(loss: &Loss, classes: usize, dim: usize) -> Result<Self, Error> {
         let objective = read(loss.title(), scale(classes)?)?;
-        let annealed =
-            matches!(objective.classifier(), AnyLoss::ASoftmax(bare) if bare.lambda() == 0.0);
+        let annealed = matches!(objective.classifier().loss(), AnyLoss::ASoftmax(bare) if bare.lambda() == 0.0);
         Ok(Self {
             velocities: vec![0.0; objective.learnables().len()],
             objective,
@@ -113,7 +112,7 @@ impl Criterion {
         // SphereFace counts its first iteration as 1.
         self.iteration += 1;
         if let (Some(annealing), AnyLoss::ASoftmax(loss)) =
-            (&self.annealing, self.objective.classifier())
+            (&self.annealing, self.objective.classifier().loss())
         {
             let loss = loss.with_lambda(annealing.at(self.iteration))?;
             self.objective.set_classifier(loss)?;

@@ -54,6 +54,8 @@ impl ClassBounds {
             Link::Softmax => 1.0 + batch.head.smoothing,
             Link::Logistic { positive, negative } => positive.max(negative),
         };
+        // F′ is at most 1 + γ.
+        let share = share * (1.0 + batch.head.focal);
         let (mut bound, mut targets, mut constants) = (0.0, 0.0, 0.0);
         let rows = batch
             .coefficients

@@ -22,6 +22,8 @@ pub(super) struct Closed {
     pub(super) exponent: i32,
     /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
     pub(super) mean: f64,
+    /// F′(ℓ) of the focal modulation, which is in `pull` as well; 1 without it.
+    focus: f64,
     share: Share,
 }
 
@@ -51,6 +53,22 @@ fn softplus(gap: f64) -> (f64, f64) {
     }
 }
 
+/// F = (1 − e^−ℓ)^γ ℓ, and its derivative.
+fn focal(gamma: f64, loss: f64) -> (f64, f64) {
+    if gamma == 0.0 {
+        return (loss, 1.0);
+    }
+    let miss = -(-loss).exp_m1();
+    let modulation = miss.powf(gamma);
+    // p ℓ/(1 − p), which is 1 where ℓ is 0.
+    let ratio = if miss == 0.0 {
+        1.0
+    } else {
+        (-loss).exp() * loss / miss
+    };
+    (modulation * loss, modulation * gamma.mul_add(ratio, 1.0))
+}
+
 impl Closed {
     /// From the segments of one row, in their order, and a bound of what smoothed labels add to its gradient.
     pub(super) fn new<A: Element>(
@@ -74,6 +92,8 @@ impl Closed {
                 Self::logistic(segments.clone(), target, positive, negative)
             }
         };
+        (row.loss, row.focus) = focal(head.focal, row.loss);
+        row.pull *= row.focus;
         row.own = own;
         row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
             largest.max(sum.largest.widen())
@@ -150,19 +170,21 @@ impl Closed {
             largest_other: f64::NEG_INFINITY,
             exponent: 0,
             mean: 0.0,
+            focus: 1.0,
             share,
         }
     }
 
     /// The factor that makes ∂ℓ/∂z of an entry that was kept relative to `shift`.
     pub(super) fn share<A: Element>(&self, shift: A) -> f64 {
-        match self.share {
+        let share = match self.share {
             Share::Softmax {
                 log_sum: [largest, above],
             } => (shift.widen() - largest - above)
                 .min(LARGEST_LOG_SHARE)
                 .exp(),
             Share::Logistic { weight } => weight,
-        }
+        };
+        share * self.focus
     }
 }

@@ -1,6 +1,6 @@
 //! The door for the features: how they come into the products, with their targets, and how their gradient leaves.
 
-use ndarray::{ArrayView2, Axis, Slice};
+use ndarray::{Array1, ArrayView2, Axis, Slice};
 
 use crate::check;
 use crate::error::{Argument, Error};
@@ -218,6 +218,11 @@ impl<A: Element> Batch<'_, A> {
         self.targets = targets;
     }
 
+    /// Whether a margin changes the negatives of a row.
+    pub(super) fn changes_negatives(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The class weights that are evaluated here.
     pub(super) fn weights<'w>(&self, rows: ArrayView2<'w, A>) -> Weights<'w, A> {
         Weights {
@@ -360,7 +365,11 @@ impl<A: Element> Batch<'_, A> {
             target_logits: targets().map(|target| A::narrow(target.logit)).collect(),
             target_cosines: targets().map(|target| A::narrow(target.cosine)).collect(),
             correct: rows.iter().map(|row| row.own > row.largest_other).collect(),
-            ignored: ndarray::Array1::default(0),
+            ignored: Array1::default(0),
+            sub_centers: match self.plan.group {
+                1 => Array1::default(0),
+                group => targets().map(|target| target.column % group).collect(),
+            },
         })
     }
 }

@@ -100,6 +100,8 @@ pub struct Head<'a> {
     pub(crate) group: usize,
     /// ε: the share of the target's probability that is spread over all classes. With the softmax, and plain columns.
     pub(crate) smoothing: f64,
+    /// γ: a row's loss ℓ becomes (1 − e^−ℓ)^γ ℓ.
+    pub(crate) focal: f64,
     pub(crate) link: Link,
 }
 
@@ -113,6 +115,7 @@ impl<'a> Head<'a> {
             learns: Learns::Nothing,
             group: 1,
             smoothing: 0.0,
+            focal: 0.0,
             link: Link::Softmax,
         }
     }
@@ -145,6 +148,24 @@ impl<'a> Head<'a> {
         self.constants.map_or(0.0, |constants| constants[class])
     }
 
+    /// Refuses what is no loss together.
+    fn check_composition(&self) -> Result<(), Error> {
+        let refuse = |what, with| Err(Error::NotComposable { what, with });
+        if self.group > 1 && !self.normalises_weights() {
+            return refuse(
+                "sub-centers",
+                "a layer that does not normalise its class weights",
+            );
+        }
+        if self.smoothing != 0.0 && self.group > 1 {
+            return refuse("label smoothing", "sub-centers");
+        }
+        if self.smoothing != 0.0 && self.focal != 0.0 {
+            return refuse("label smoothing", "focal modulation");
+        }
+        Ok(())
+    }
+
     /// Refuses classes of another number than the constants.
     fn check_constants(&self, classes: usize) -> Result<(), Error> {
         let found = self.constants.map_or(classes, <[f64]>::len);
@@ -159,6 +180,7 @@ impl<'a> Head<'a> {
 
 /// Answers a request.
 pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
+    head.check_composition()?;
     if let Wanted::Scores(weights, scores) = request.wanted {
         let scratch = &mut request.evaluation.scratch;
         return scores::solve(head, request.features, weights, scores, scratch);
@@ -169,6 +191,7 @@ pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Res
         wanted,
         targets,
         evaluation,
+        composition: _,
     } = request;
     head.check_constants(wanted.weights().nrows() / head.group)?;
     let columns = wanted.weights().nrows();
@@ -237,7 +260,14 @@ impl<A: Element> Problem<'_, A> {
     where
         Self: 'm,
     {
+        let smooth = self.head.smoothing != 0.0;
         let (batch, target_error) = features::prepare(self, rows, memory.room)?;
+        if smooth && batch.changes_negatives() {
+            return Err(Error::NotComposable {
+                what: "label smoothing",
+                with: "a margin that changes the negatives",
+            });
+        }
         Ok(Underway {
             batch,
             target_error,

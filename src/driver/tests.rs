@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::*;
 use crate::margin::{Negatives, Target, TargetLogit};
-use crate::request::Request;
+use crate::request::{Composition, Request};
 use crate::targets::{Reduction, Targets};
 
 /// A small generator of numbers in (−1, 1).
@@ -78,6 +78,7 @@ impl Case {
                 wanted: Wanted::Gradients(self.weights.view()),
                 targets,
                 evaluation,
+                composition: Composition::NONE,
             },
         )
     }
@@ -406,6 +407,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         wanted: Wanted::Gradients(weights.view()),
         targets,
         evaluation: &mut whole,
+        composition: Composition::NONE,
     };
     solve(head, request).expect("a good batch");
 
@@ -567,6 +569,7 @@ fn scores_of_sub_centers() {
         wanted: Wanted::Scores(case.weights.view(), crate::scores::Scores::All(&mut scores)),
         targets: Targets::new(&[0_usize; 0]),
         evaluation: &mut Evaluation::new(),
+        composition: Composition::NONE,
     };
     solve(&head, request).expect("a good batch");
     let Layer::Cosine { scale } = COSINE else {

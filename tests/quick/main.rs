@@ -10,6 +10,7 @@ mod bad_values;
 mod center;
 mod check_values;
 mod closed_forms;
+mod composed;
 mod confident;
 #[cfg(feature = "serde")]
 mod configuration;

@@ -41,7 +41,7 @@ impl Margin for ByLength {
 
 /// Negatives above the target's own logit weigh more, as in CurricularFace: c (t + c).
 #[derive(Debug)]
-struct HardNegatives;
+pub(crate) struct HardNegatives;
 
 impl Margin for HardNegatives {
     fn target_logit(&self, target: &Target) -> TargetLogit {
@@ -94,55 +94,50 @@ fn losses() -> [(&'static str, Box<dyn MarginLoss<f64>>); 4] {
     ]
 }
 
+/// Every entry of every gradient against differences, to 1e-7.
+pub(crate) fn check_gradients(
+    name: &str,
+    loss: &mut dyn MarginLoss<f64>,
+    batch: &Batch<f64>,
+) -> Result<(), String> {
+    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+    let (x, w) = (&batch.features, &batch.weights);
+    let found = loss.evaluate(x.view(), w.view(), &targets);
+    let found = found.map_err(|error| format!("{name}: {error}"))?;
+    let moved = |array: &Array2<f64>, entry: usize, shift: f64| {
+        let mut array = array.clone();
+        array.as_slice_mut().expect("owned")[entry] += shift;
+        array
+    };
+    let value = |loss: &dyn MarginLoss<f64>, x: &Array2<f64>, w: &Array2<f64>| {
+        let forward = loss.forward(x.view(), w.view(), &targets);
+        forward.map_or(f64::NAN, |forward| forward.loss)
+    };
+    let named = |message: String| format!("{name}: {message}");
+    let gradient: Vec<f64> = found.grad_features.iter().copied().collect();
+    let by_feature = |k, by| value(&*loss, &moved(x, k, by), w);
+    check_gradient(&gradient, by_feature, 1e-3, 1e-7).map_err(named)?;
+    let gradient: Vec<f64> = found.grad_weights.iter().copied().collect();
+    let by_weight = |k, by| value(&*loss, x, &moved(w, k, by));
+    check_gradient(&gradient, by_weight, 1e-3, 1e-7).map_err(named)?;
+    let learnables = loss.learnables().to_vec();
+    let gradient = found.grad_learnables.to_vec();
+    let by_learnable = |k: usize, by| {
+        let mut learnables = learnables.clone();
+        learnables[k] += by;
+        loss.set_learnables(&learnables).expect("in range");
+        value(&*loss, x, w)
+    };
+    check_gradient(&gradient, by_learnable, 1e-2, 1e-7).map_err(named)?;
+    Ok(())
+}
+
 #[test]
 fn gradients_are_those_of_the_loss() -> Result<(), String> {
     for seed in [3, 4] {
         let batch = Batch::<f64>::random(seed, 4, 9, 5);
-        let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
         for (name, mut loss) in losses() {
-            let (x, w) = (&batch.features, &batch.weights);
-            let found = loss
-                .evaluate(x.view(), w.view(), &targets)
-                .map_err(|e| e.to_string())?;
-            let moved = |array: &Array2<f64>, entry: usize, shift: f64| {
-                let mut array = array.clone();
-                array.as_slice_mut().expect("owned")[entry] += shift;
-                array
-            };
-            let value = |loss: &dyn MarginLoss<f64>, x: &Array2<f64>, w: &Array2<f64>| {
-                loss.forward(x.view(), w.view(), &targets)
-                    .map_or(f64::NAN, |f| f.loss)
-            };
-            let named = |message: String| format!("{name}, batch {seed}: {message}");
-            let gradient: Vec<f64> = found.grad_features.iter().copied().collect();
-            check_gradient(
-                &gradient,
-                |k, by| value(&*loss, &moved(x, k, by), w),
-                1e-3,
-                1e-7,
-            )
-            .map_err(named)?;
-            let gradient: Vec<f64> = found.grad_weights.iter().copied().collect();
-            check_gradient(
-                &gradient,
-                |k, by| value(&*loss, x, &moved(w, k, by)),
-                1e-3,
-                1e-7,
-            )
-            .map_err(named)?;
-            let learnables = loss.learnables().to_vec();
-            let gradient = found.grad_learnables.to_vec();
-            check_gradient(
-                &gradient,
-                |_, by| {
-                    loss.set_learnables(&[learnables[0] + by])
-                        .expect("in range");
-                    value(&*loss, x, w)
-                },
-                1e-2,
-                1e-7,
-            )
-            .map_err(named)?;
+            check_gradients(name, &mut *loss, &batch)?;
         }
     }
     Ok(())
@@ -191,63 +186,72 @@ fn stream(
 }
 
 /// Limits, streaming, layouts and threads change no bit.
+pub(crate) fn check_paths(
+    name: &str,
+    loss: &dyn MarginLoss<f64>,
+    batch: &Batch<f64>,
+) -> Result<(), Error> {
+    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+    let whole = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+    let gradient = bits(&whole.grad_weights);
+    let expected = Snapshot::of(&whole);
+    for limit in [whole.scratch_bytes(), 3 << 20, 5 << 19] {
+        let mut out = Evaluation::with_scratch_limit(limit);
+        loss.evaluate_into(
+            batch.features.view(),
+            batch.weights.view(),
+            &targets,
+            &mut out,
+        )?;
+        assert_eq!(Snapshot::of(&out), expected, "{name}, in {limit} bytes");
+        assert_eq!(
+            bits(&stream(loss, batch, &mut out)?),
+            gradient,
+            "{name}, streamed in {limit} bytes"
+        );
+        assert_eq!(
+            bits(&out.grad_features),
+            bits(&whole.grad_features),
+            "{name}, streamed"
+        );
+    }
+    for threads in [1, 2, 3, 8] {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool");
+        pool.install(|| -> Result<(), Error> {
+            let out = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+            assert_eq!(Snapshot::of(&out), expected, "{name}, {threads} threads");
+            let streamed = stream(loss, batch, &mut Evaluation::new())?;
+            assert_eq!(
+                bits(&streamed),
+                gradient,
+                "{name}, streamed on {threads} threads"
+            );
+            Ok(())
+        })?;
+    }
+    for layout in LAYOUTS {
+        let (x, w) = (
+            layout.buffer(&batch.features),
+            layout.buffer(&batch.weights),
+        );
+        let views = (
+            layout.view(&x, batch.features.dim()),
+            layout.view(&w, batch.weights.dim()),
+        );
+        let out = loss.evaluate(views.0, views.1, &targets)?;
+        assert_eq!(Snapshot::of(&out), expected, "{name}, {layout:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_path_has_the_same_bits() -> Result<(), Error> {
     let batch = Batch::<f64>::random(6, 280, 901, 10);
-    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
     for (name, loss) in losses() {
-        let whole = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
-        let gradient = bits(&whole.grad_weights);
-        let expected = Snapshot::of(&whole);
-        for limit in [whole.scratch_bytes(), 3 << 20, 5 << 19] {
-            let mut out = Evaluation::with_scratch_limit(limit);
-            loss.evaluate_into(
-                batch.features.view(),
-                batch.weights.view(),
-                &targets,
-                &mut out,
-            )?;
-            assert_eq!(Snapshot::of(&out), expected, "{name}, in {limit} bytes");
-            assert_eq!(
-                bits(&stream(&*loss, &batch, &mut out)?),
-                gradient,
-                "{name}, streamed in {limit} bytes"
-            );
-            assert_eq!(
-                bits(&out.grad_features),
-                bits(&whole.grad_features),
-                "{name}, streamed"
-            );
-        }
-        for threads in [1, 2, 3, 8] {
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .expect("a pool");
-            pool.install(|| -> Result<(), Error> {
-                let out = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
-                assert_eq!(Snapshot::of(&out), expected, "{name}, {threads} threads");
-                let streamed = stream(&*loss, &batch, &mut Evaluation::new())?;
-                assert_eq!(
-                    bits(&streamed),
-                    gradient,
-                    "{name}, streamed on {threads} threads"
-                );
-                Ok(())
-            })?;
-        }
-        for layout in LAYOUTS {
-            let (x, w) = (
-                layout.buffer(&batch.features),
-                layout.buffer(&batch.weights),
-            );
-            let views = (
-                layout.view(&x, batch.features.dim()),
-                layout.view(&w, batch.weights.dim()),
-            );
-            let out = loss.evaluate(views.0, views.1, &targets)?;
-            assert_eq!(Snapshot::of(&out), expected, "{name}, {layout:?}");
-        }
+        check_paths(name, &*loss, &batch)?;
     }
     Ok(())
 }

@@ -1,0 +1,397 @@
+//! What is composed with a loss: against the formulas, against differences, through every path, and what is refused.
+
+use margin_losses::{
+    AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, Error, JointLoss, MarginLoss,
+    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, SoftmaxLoss, Targets,
+};
+use ndarray::{Array2, array};
+
+use crate::margins::{HardNegatives, check_gradients, check_paths};
+use crate::support::{Batch, Snapshot, assert_close, bits};
+
+/// Nine classes of three sub-centers, or 27 classes.
+fn batch(seed: u64, classes: usize) -> Batch<f64> {
+    let mut batch = Batch::random(seed, 5, 27, 5);
+    for label in &mut batch.labels {
+        *label %= classes;
+    }
+    batch
+}
+
+fn counts(classes: usize) -> Vec<f64> {
+    (0..classes)
+        .map(|class| 1.0 + (class * class) as f64)
+        .collect()
+}
+
+/// Every composition with losses of every kind.
+fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
+    let bias = |classes: usize| (0..classes).map(|class| 0.1 * class as f64).collect();
+    let mut all: Vec<(String, usize, Box<dyn MarginLoss<f64>>)> = Vec::new();
+    let mut add = |name: &str, classes, loss: Result<Box<dyn MarginLoss<f64>>, Error>| {
+        all.push((name.to_owned(), classes, loss.expect(name)));
+    };
+    let arc = ArcFace::new(7.0, 0.2).expect("in range");
+    let cos = CosFace::new(7.0, 0.2).expect("in range");
+    let learned = NormFace::learned(5.0).expect("in range");
+    let softmax = SoftmaxLoss::with_bias(bias(27)).expect("finite");
+    let hard = || MarginSoftmax::learned(HardNegatives, 7.0).expect("in range");
+    macro_rules! composed {
+        ($name:literal, $classes:literal, $loss:expr, $with:expr) => {
+            let with: fn(Composed<_>) -> Result<Composed<_>, Error> = $with;
+            add(
+                concat!($name, " ", stringify!($loss)),
+                $classes,
+                with(Composed::new($loss)).map(|loss| Box::new(loss) as _),
+            );
+        };
+    }
+    composed!("sub-centers", 9, arc, |c| c.with_sub_centers(3));
+    composed!("sub-centers", 9, learned, |c| c.with_sub_centers(3));
+    composed!("sub-centers", 9, ModifiedSoftmax::new(), |c| c
+        .with_sub_centers(3));
+    composed!("sub-centers", 9, hard(), |c| c.with_sub_centers(3));
+    composed!("smoothing", 27, cos, |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, learned, |c| c
+        .with_label_smoothing(0.1));
+    composed!("smoothing", 27, softmax.clone(), |c| c
+        .with_label_smoothing(0.1));
+    composed!("focal", 27, arc, |c| c.with_focal(2.0));
+    composed!("focal", 27, learned, |c| c.with_focal(0.5));
+    composed!("focal", 27, softmax.clone(), |c| c.with_focal(2.0));
+    composed!("focal", 27, hard(), |c| c.with_focal(2.0));
+    composed!("priors", 27, cos, |c| c.with_class_priors(&counts(27), 1.0));
+    composed!("priors", 27, softmax.clone(), |c| c
+        .with_class_priors(&counts(27), 0.5));
+    composed!("all but smoothing", 9, learned, |c| {
+        c.with_sub_centers(3)?
+            .with_focal(1.0)?
+            .with_class_priors(&counts(9), 1.0)
+    });
+    composed!("priors and smoothing", 27, arc, |c| {
+        c.with_label_smoothing(0.2)?
+            .with_class_priors(&counts(27), 1.0)
+    });
+    all
+}
+
+#[test]
+fn gradients_are_those_of_the_loss() -> Result<(), String> {
+    for (name, classes, mut loss) in losses() {
+        check_gradients(&name, &mut *loss, &batch(21, classes))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_path_has_the_same_bits() -> Result<(), Error> {
+    for (name, classes, loss) in losses() {
+        let mut large = Batch::<f64>::random(22, 280, 901, 10);
+        if classes == 27 {
+            // Losses with something for each class keep their 27.
+            large.weights = large.weights.slice_move(ndarray::s![..27, ..]);
+            large.labels.iter_mut().for_each(|label| *label %= 27);
+        } else {
+            large.weights = large.weights.slice_move(ndarray::s![..27, ..]);
+            large.labels.iter_mut().for_each(|label| *label %= 9);
+        }
+        check_paths(&name, &*loss, &large)?;
+    }
+    Ok(())
+}
+
+/// ℓ of one row from its logits, by the formulas.
+fn row_loss(logits: &[f64], target: usize, smoothing: f64, gamma: f64) -> f64 {
+    let largest = logits.iter().fold(f64::MIN, |a, &b| a.max(b));
+    let sum: f64 = logits.iter().map(|z| (z - largest).exp()).sum();
+    let mean = logits.iter().sum::<f64>() / logits.len() as f64;
+    let loss = largest + sum.ln() - (1.0 - smoothing) * logits[target] - smoothing * mean;
+    (1.0 - (-loss).exp()).powf(gamma) * loss
+}
+
+#[test]
+fn losses_are_those_of_the_formulas() -> Result<(), Error> {
+    let (scale, margin) = (7.0, 0.2);
+    let cos = CosFace::new(scale, margin)?;
+    for (k, smoothing, gamma, tau) in [
+        (1, 0.0, 0.0, 0.0),
+        (3, 0.0, 0.0, 0.0),
+        (1, 0.1, 0.0, 0.0),
+        (1, 0.0, 2.0, 0.0),
+        (1, 0.0, 0.0, 0.7),
+        (3, 0.0, 0.5, 1.0),
+        (1, 0.3, 0.0, 1.0),
+    ] {
+        let classes = 27 / k;
+        let batch = batch(23, classes);
+        let priors = counts(classes);
+        let total: f64 = priors.iter().sum();
+        let loss = Composed::new(cos)
+            .with_sub_centers(k)?
+            .with_label_smoothing(smoothing)?
+            .with_focal(gamma)?
+            .with_class_priors(&priors, tau)?;
+        let targets = Targets::new(&batch.labels);
+        let out = loss.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+        let expected: Vec<f64> = batch
+            .features
+            .outer_iter()
+            .zip(&batch.labels)
+            .map(|(x, &y)| {
+                let cosine = |row: usize| {
+                    let w = batch.weights.row(row);
+                    x.dot(&w) / (x.dot(&x) * w.dot(&w)).sqrt()
+                };
+                let logits: Vec<f64> = (0..classes)
+                    .map(|class| {
+                        let best = (0..k).map(|j| cosine(class * k + j)).fold(-1.0, f64::max);
+                        let shift = if class == y { margin } else { 0.0 };
+                        scale * (best - shift) + tau * (priors[class] / total).ln()
+                    })
+                    .collect();
+                row_loss(&logits, y, smoothing, gamma)
+            })
+            .collect();
+        let name = format!("K = {k}, ε = {smoothing}, γ = {gamma}, τ = {tau}");
+        assert_close(&name, &out.forward.row_losses.to_vec(), &expected, 1e-13);
+    }
+    Ok(())
+}
+
+/// What adds nothing changes no bit.
+#[test]
+fn nothing_added_is_the_loss() -> Result<(), Error> {
+    let batch = batch(24, 27);
+    let targets = Targets::new(&batch.labels);
+    let arc = ArcFace::new(16.0, 0.3)?;
+    let alone = arc.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+    let composed = Composed::new(arc)
+        .with_sub_centers(1)?
+        .with_label_smoothing(0.0)?
+        .with_focal(0.0)?
+        .with_class_priors(&[1.0; 27], 0.0)?;
+    let found = composed.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+    assert_eq!(Snapshot::of(&found), Snapshot::of(&alone));
+    // Equal priors move all logits alike.
+    let equal = Composed::new(arc).with_class_priors(&[5.0; 27], 1.0)?;
+    let found = equal.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+    let (losses, expected) = (&found.forward.row_losses, &alone.forward.row_losses);
+    assert_close("equal priors", &losses.to_vec(), &expected.to_vec(), 1e-13);
+    Ok(())
+}
+
+/// K copies of each class give the loss of one, and the gradient of the class to the first of them; another order of
+/// different sub-centers is another order of their gradients.
+#[test]
+fn sub_centers_have_no_order() -> Result<(), Error> {
+    let batch = Batch::<f64>::random(25, 7, 6, 4);
+    let targets = Targets::new(&batch.labels);
+    let arc = ArcFace::new(16.0, 0.3)?;
+    let alone = arc.evaluate(batch.features.view(), batch.weights.view(), &targets)?;
+    let composed = Composed::new(arc).with_sub_centers(2)?;
+    let copies = Array2::from_shape_fn((12, 4), |(row, k)| batch.weights[[row / 2, k]]);
+    let found = composed.evaluate(batch.features.view(), copies.view(), &targets)?;
+    assert_eq!(found.loss(), alone.loss());
+    assert!(found.forward.sub_centers.iter().all(|&winner| winner == 0));
+    let first = found.grad_weights.slice(ndarray::s![..;2, ..]).to_owned();
+    assert_close(
+        "∂W",
+        &first.iter().copied().collect::<Vec<_>>(),
+        &alone.grad_weights.iter().copied().collect::<Vec<_>>(),
+        1e-13,
+    );
+    assert!(
+        found
+            .grad_weights
+            .slice(ndarray::s![1..;2, ..])
+            .iter()
+            .all(|&g| g == 0.0)
+    );
+
+    let pairs = Array2::from_shape_fn((12, 4), |(row, k)| {
+        batch.weights[[row % 6, k]] + if row < 6 { 0.0 } else { 1.0 }
+    });
+    let turned = Array2::from_shape_fn((12, 4), |(row, k)| pairs[[row ^ 1, k]]);
+    let one = composed.evaluate(batch.features.view(), pairs.view(), &targets)?;
+    let other = composed.evaluate(batch.features.view(), turned.view(), &targets)?;
+    assert_close("loss", &[one.loss()], &[other.loss()], 1e-14);
+    for row in 0..12 {
+        assert_close(
+            "∂W",
+            &one.grad_weights.row(row).to_vec(),
+            &other.grad_weights.row(row ^ 1).to_vec(),
+            1e-12,
+        );
+    }
+    for (a, b) in one
+        .forward
+        .sub_centers
+        .iter()
+        .zip(&other.forward.sub_centers)
+    {
+        assert_eq!(*a, 1 - b);
+    }
+    Ok(())
+}
+
+/// Scores are without priors; the class that is predicted is the one of the nearest sub-center.
+#[test]
+fn predictions_know_sub_centers_and_no_priors() -> Result<(), Error> {
+    let (x, w) = (
+        array![[1.0, 0.1], [0.0, 2.0]],
+        array![[0.1, 0.0], [0.0, -1.0], [3.0, 3.0], [0.0, 1.0]],
+    );
+    let loss = Composed::new(NormFace::new(8.0)?)
+        .with_sub_centers(2)?
+        .with_class_priors(&[1.0, 1000.0], 1.0)?;
+    assert_eq!(loss.predict(x.view(), w.view())?, array![0, 1]);
+    assert_eq!(loss.scores(x.view(), w.view())?.dim(), (2, 2));
+    assert_eq!(MarginLoss::<f64>::sub_centers(&loss), 2);
+    Ok(())
+}
+
+/// Ignored rows, row weights and a center term work as with the loss alone.
+#[test]
+fn it_goes_with_masks_and_centers() -> Result<(), Error> {
+    let mut batch = batch(26, 9);
+    batch.centers = batch.centers.slice_move(ndarray::s![..9, ..]);
+    let loss = || Composed::new(ArcFace::new(7.0, 0.2)?).with_sub_centers(3);
+    let joint = JointLoss::new(loss()?, batch.centers.view(), 0.1)?;
+    let inner = JointLoss::new(ArcFace::new(7.0, 0.2)?, batch.centers.view(), 0.1)?;
+    let outer = Composed::new(inner).with_sub_centers(3)?;
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let targets = Targets::new(&batch.labels);
+    let (a, b) = (
+        joint.evaluate(x, w, &targets)?,
+        outer.evaluate(x, w, &targets)?,
+    );
+    assert_eq!(Snapshot::of(&a), Snapshot::of(&b));
+    assert_eq!(a.grad_centers.dim(), (9, 5));
+
+    let ignored = [false, true, false, false, false];
+    let out = loss()?.evaluate(x, w, &targets.with_ignored_rows(&ignored))?;
+    let rows = [0, 2, 3, 4];
+    let kept: Vec<usize> = rows.iter().map(|&row| batch.labels[row]).collect();
+    let part = batch.features.select(ndarray::Axis(0), &rows);
+    let expected = loss()?.evaluate(part.view(), w, &Targets::new(&kept))?;
+    assert_eq!(bits(&out.grad_weights), bits(&expected.grad_weights));
+    assert_eq!(out.forward.sub_centers[2], expected.forward.sub_centers[1]);
+    assert_eq!(out.forward.sub_centers.len(), 5);
+    Ok(())
+}
+
+#[test]
+fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
+    let batch = batch(27, 9);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let targets = Targets::new(&batch.labels);
+    let refused =
+        |loss: &dyn MarginLoss<f64>| loss.evaluate(x, w, &targets).unwrap_err().to_string();
+    let arc = ArcFace::new(7.0, 0.2)?;
+    let three = Composed::new(arc).with_sub_centers(3)?;
+    assert_eq!(
+        refused(&three.clone().with_label_smoothing(0.1)?),
+        "label smoothing cannot be composed with sub-centers"
+    );
+    assert_eq!(
+        refused(
+            &Composed::new(arc)
+                .with_focal(1.0)?
+                .with_label_smoothing(0.1)?
+        ),
+        "label smoothing cannot be composed with focal modulation"
+    );
+    let hard = MarginSoftmax::new(HardNegatives, 7.0)?;
+    assert_eq!(
+        refused(&Composed::new(hard).with_label_smoothing(0.1)?),
+        "label smoothing cannot be composed with a margin that changes the negatives"
+    );
+    assert!(refused(&Composed::new(three.clone()).with_focal(1.0)?).contains("composed already"));
+    assert!(refused(&Composed::new(CenterLoss::new()).with_focal(1.0)?).contains("is no softmax"));
+    assert!(
+        refused(&Composed::new(SoftmaxLoss::new()).with_sub_centers(3)?)
+            .contains("does not normalise")
+    );
+    assert_eq!(
+        refused(&Composed::new(arc).with_sub_centers(4)?),
+        "class weights: 27 rows found, but each class has 4"
+    );
+    assert_eq!(
+        three
+            .with_class_priors(&[1.0; 27], 1.0)?
+            .evaluate(x, w, &targets)
+            .unwrap_err(),
+        Error::RowCount {
+            argument: Argument::ClassPriors,
+            expected: 9,
+            found: 27
+        }
+    );
+    for (found, message) in [
+        (
+            Composed::new(arc).with_sub_centers(0),
+            "k is 0, but must be at least 1",
+        ),
+        (
+            Composed::new(arc).with_label_smoothing(1.0),
+            "epsilon is 1, but must lie in [0, 1)",
+        ),
+        (
+            Composed::new(arc).with_focal(-1.0),
+            "gamma is -1, but must lie in [0, 100]",
+        ),
+        (
+            Composed::new(arc).with_class_priors(&[1.0, 0.0], 1.0),
+            "count is 0, but must be positive",
+        ),
+        (
+            Composed::new(arc).with_class_priors(&[1.0, f64::NAN], 1.0),
+            "class priors row 1 holds a NaN or an infinity",
+        ),
+    ] {
+        assert_eq!(found.unwrap_err().to_string(), message);
+    }
+    Ok(())
+}
+
+#[test]
+fn compositions_are_lines_of_text() -> Result<(), Error> {
+    for (line, printed) in [
+        (
+            "arcface:s=32,m=0.2+subcenters:k=3",
+            "arcface:s=32,m=0.2+subcenters:k=3",
+        ),
+        ("cosface+focal", "cosface:s=64,m=0.35+focal:gamma=2"),
+        (
+            "softmax + smoothing(epsilon=0.1) + center",
+            "softmax+smoothing:epsilon=0.1+center:lambda=0.003",
+        ),
+        (
+            "softmax+priors:log=-0.5/-1e-9+center:lambda=0.1",
+            "softmax+priors:log=-0.5/-1e-9+center:lambda=0.1",
+        ),
+        ("softmax+sub-centers:k=1", "softmax"),
+    ] {
+        let objective: Objective = line.parse()?;
+        assert_eq!(objective.to_string(), printed);
+        assert_eq!(printed.parse::<Objective>()?, objective);
+    }
+    let composed = Composed::new(ArcFace::new(32.0, 0.2)?).with_sub_centers(3)?;
+    assert_eq!(composed.to_string(), "arcface:s=32,m=0.2+subcenters:k=3");
+    let boxed: Box<dyn MarginLoss<f32>> = Box::new(composed);
+    assert_eq!(boxed.to_string(), "arcface:s=32,m=0.2+subcenters:k=3");
+    let objective =
+        Objective::new(Composed::new(AnyLoss::from(ArcFace::default())).with_focal(1.0)?)?;
+    assert_eq!(objective.to_string(), "arcface:s=64,m=0.5+focal:gamma=1");
+    let refused = |line: &str| line.parse::<Objective>().unwrap_err().to_string();
+    assert_eq!(
+        refused("arcface+subcenters"),
+        "subcenters needs the parameter k, as in subcenters:k=3"
+    );
+    assert!(
+        refused("arcface+smooth:epsilon=1")
+            .starts_with("there is no term \"smooth\", but there are subcenters,")
+    );
+    assert!(refused("center+focal").contains("softmax+center"));
+    Ok(())
+}
