@@ -6,7 +6,7 @@ use margin_losses::ndarray::Array2;
 use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
 use margin_losses::{
     ASoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, JointLoss, MarginLoss,
-    ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss, Targets,
+    ModifiedSoftmax, NormFace, SoftmaxLoss, Targets,
 };
 
 use crate::palette::Family;
@@ -55,10 +55,7 @@ impl Loss {
             }
             Self::NormFace(scale) => Box::new(NormFace::new(scale)?),
             Self::CosFace(scale, margin) => Box::new(CosFace::new(scale, margin.at(iteration))?),
-            // The figures are of the published formulas.
-            Self::ArcFace(scale, margin) => {
-                Box::new(ArcFace::new(scale, margin.at(iteration))?.with_past_pi(PastPi::Paper))
-            }
+            Self::ArcFace(scale, margin) => Box::new(ArcFace::new(scale, margin.at(iteration))?),
             Self::Combined(scale, [m1, m2, m3]) => {
                 Box::new(CombinedMargin::new(scale, m1, m2, m3)?)
             }
