@@ -39,59 +39,52 @@ pub(super) fn check_logits<A: Element>(
     }
 }
 
-/// The most that the gradients of the classes can be.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ClassBounds {
-    /// A row of ∂W before it is divided by its norm, without the targets.
-    pub(super) weights: f64,
-    /// A row of ∂W in whole, or an entry of ∂L/∂b.
-    whole: f64,
+/// The most that the derivatives of the loss by all logits of a row can come to.
+fn pull<A: Element>(batch: &Batch<'_, A>, row: usize) -> f64 {
+    let share = match batch.head.link {
+        Link::Softmax => 1.0 + batch.head.smoothing,
+        Link::Logistic { positive, negative } => positive.max(negative),
+    };
+    // F′ is at most 1 + γ.
+    share * (1.0 + batch.head.focal) * batch.coefficients[row].abs()
 }
 
-impl ClassBounds {
-    pub(super) fn new<A: Element>(batch: &Batch<'_, A>, weights: &Scanned) -> Self {
-        let share = match batch.head.link {
-            Link::Softmax => 1.0 + batch.head.smoothing,
-            Link::Logistic { positive, negative } => positive.max(negative),
+/// The most that a row of ∂W can be before it is divided by its norm, without the targets.
+pub(super) fn class_row<A: Element>(batch: &Batch<'_, A>) -> f64 {
+    let norms = batch.norms.iter().zip(&batch.targets);
+    let bounds = norms.enumerate().map(|(row, (&norm, target))| {
+        let length = match batch.head.layer {
+            Layer::Cosine { scale } => scale,
+            _ => norm,
         };
-        // F′ is at most 1 + γ.
-        let share = share * (1.0 + batch.head.focal);
-        let (mut bound, mut targets, mut constants) = (0.0, 0.0, 0.0);
-        let rows = batch
-            .coefficients
-            .iter()
-            .zip(&batch.norms)
-            .zip(&batch.targets);
-        for ((coefficient, &norm), target) in rows {
-            let length = match batch.head.layer {
-                Layer::Cosine { scale } => scale,
-                _ => norm,
-            };
-            let coefficient = share * coefficient.abs();
-            bound += coefficient * length * target.negative_slope;
-            targets += coefficient * target.steepest[1];
-            constants += coefficient;
-        }
-        if batch.head.learns != Learns::Constants {
-            constants = 0.0;
-        }
-        let divisor = if batch.head.normalises_weights() {
-            weights.shortest
-        } else {
-            1.0
-        };
-        Self {
-            weights: bound,
-            whole: (bound / divisor + targets).max(constants),
-        }
+        pull(batch, row) * length * target.negative_slope
+    });
+    bounds.sum()
+}
+
+/// The most that a row of ∂W, or an entry of ∂L/∂b, can be.
+fn class_gradient<A: Element>(batch: &Batch<'_, A>, weights: &Scanned) -> f64 {
+    let (mut targets, mut constants) = (0.0, 0.0);
+    for (row, target) in batch.targets.iter().enumerate() {
+        targets += pull(batch, row) * target.steepest[1];
+        constants += pull(batch, row);
     }
+    if batch.head.learns != Learns::Constants {
+        constants = 0.0;
+    }
+    let divisor = if batch.head.normalises_weights() {
+        weights.shortest
+    } else {
+        1.0
+    };
+    (class_row(batch) / divisor + targets).max(constants)
 }
 
 /// Whether all gradients can be said to be finite before they are known.
 pub(super) fn surely_finite<A: Element>(
     batch: &Batch<'_, A>,
     rows: &[Closed],
-    classes: &ClassBounds,
+    weights: &Scanned,
 ) -> bool {
     let limit = 0.99 * A::max_value().widen();
     let mut scale_bound = 0.0;
@@ -110,5 +103,5 @@ pub(super) fn surely_finite<A: Element>(
             scale_bound += coefficient * (others + (row.pull * psi).abs());
         }
     }
-    scale_bound <= limit && classes.whole <= limit
+    scale_bound <= limit && class_gradient(batch, weights) <= limit
 }

@@ -22,18 +22,10 @@ pub(super) struct Closed {
     pub(super) exponent: i32,
     /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
     pub(super) mean: f64,
-    /// F′(ℓ) of the focal modulation, which is in `pull` as well; 1 without it.
-    focus: f64,
-    share: Share,
-}
-
-/// The factor that makes ∂ℓ/∂z of what is kept of an entry.
-#[derive(Clone, Copy, Debug)]
-enum Share {
-    /// exp(shift − this) turns exp(z − shift) into a probability.
-    Softmax { log_sum: [f64; 2] },
-    /// The logistic link keeps the derivative itself, but for this factor.
-    Logistic { weight: f64 },
+    /// `weight · exp(shift − log_sum)` makes ∂ℓ/∂z of what is kept of an entry. For the softmax that is exp(z − shift), and the
+    /// weight is 1. For the logistic link it is the derivative but for its weight, and shift and log-sum are 0.
+    weight: f64,
+    log_sum: [f64; 2],
 }
 
 /// A shift never lies above the logits that it is for, but for a little rounding. Only where there is no class but the target
@@ -92,8 +84,10 @@ impl Closed {
                 Self::logistic(segments.clone(), target, positive, negative)
             }
         };
-        (row.loss, row.focus) = focal(head.focal, row.loss);
-        row.pull *= row.focus;
+        let focus;
+        (row.loss, focus) = focal(head.focal, row.loss);
+        row.pull *= focus;
+        row.weight *= focus;
         row.own = own;
         row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
             largest.max(sum.largest.widen())
@@ -119,13 +113,7 @@ impl Closed {
             .fold(f64::NEG_INFINITY, |shift, sum| shift.max(sum.shift.widen()));
         if shift == f64::NEG_INFINITY {
             // No class but the target: it is certain, and no other has a share.
-            return Self::of(
-                0.0,
-                0.0,
-                Share::Softmax {
-                    log_sum: [0.0, f64::INFINITY],
-                },
-            );
+            return Self::of(0.0, 0.0, 1.0, [0.0, f64::INFINITY]);
         }
         let others: f64 = seen
             .map(|sum| match sum.shift.widen() {
@@ -138,13 +126,7 @@ impl Closed {
         let (loss, pull) = softplus(gap);
         // Not z_y + ℓ: where logits are huge, that would lose what is left of their differences.
         let above = others.ln() + (-gap.abs()).exp().ln_1p() + (-gap).max(0.0);
-        Self::of(
-            loss,
-            pull,
-            Share::Softmax {
-                log_sum: [shift, above],
-            },
-        )
+        Self::of(loss, pull, 1.0, [shift, above])
     }
 
     fn logistic<A: Element>(
@@ -158,11 +140,12 @@ impl Closed {
         Self::of(
             positive * loss + negative * others,
             positive * pull,
-            Share::Logistic { weight: negative },
+            negative,
+            [0.0; 2],
         )
     }
 
-    fn of(loss: f64, pull: f64, share: Share) -> Self {
+    fn of(loss: f64, pull: f64, weight: f64, log_sum: [f64; 2]) -> Self {
         Self {
             loss,
             pull,
@@ -170,21 +153,15 @@ impl Closed {
             largest_other: f64::NEG_INFINITY,
             exponent: 0,
             mean: 0.0,
-            focus: 1.0,
-            share,
+            weight,
+            log_sum,
         }
     }
 
     /// The factor that makes ∂ℓ/∂z of an entry that was kept relative to `shift`.
     pub(super) fn share<A: Element>(&self, shift: A) -> f64 {
-        let share = match self.share {
-            Share::Softmax {
-                log_sum: [largest, above],
-            } => (shift.widen() - largest - above)
-                .min(LARGEST_LOG_SHARE)
-                .exp(),
-            Share::Logistic { weight } => weight,
-        };
-        share * self.focus
+        let [largest, above] = self.log_sum;
+        let log_share = shift.widen() - largest - above;
+        self.weight * log_share.min(LARGEST_LOG_SHARE).exp()
     }
 }

@@ -1,6 +1,6 @@
 //! The door for the features: how they come into the products, with their targets, and how their gradient leaves.
 
-use ndarray::{Array1, ArrayView2, Axis, Slice};
+use ndarray::{Array1, ArrayView2};
 
 use crate::check;
 use crate::error::{Argument, Error};
@@ -13,7 +13,7 @@ use crate::scratch::Pieces;
 use super::close::Closed;
 use super::entries::Changed;
 use super::plan::Plan;
-use super::target::{Buffers, Pair, RowTarget};
+use super::target::{Pair, RowTarget};
 use super::weights::Weights;
 use super::{Head, Layer, Problem};
 
@@ -29,6 +29,8 @@ pub(super) struct Batch<'a, A> {
     /// The largest of these, in the layer that normalises the weights alone; 0 in the others.
     longest_feature: f64,
     pub(super) targets: Vec<RowTarget<A>>,
+    /// What is wrong with a target, to be said if nothing is wrong with a class weight.
+    pub(super) target_error: Option<Error>,
     /// The rows, by the column of their target.
     by_column: Vec<usize>,
     /// What margins make of negatives, row by row; empty if all are plain.
@@ -40,91 +42,20 @@ pub(super) struct Batch<'a, A> {
     pub(super) by_weight: &'a [A],
 }
 
-/// Where the scaled features and the two derivatives of the targets go.
-pub(super) struct Room<'a, A> {
-    pub(super) scaled: &'a mut [A],
-    pub(super) by_feature: &'a mut [A],
-    pub(super) by_weight: &'a mut [A],
-}
-
 /// Some consecutive rows, and what is found out about them.
 struct Rows<'a, A> {
     first: usize,
-    room: Room<'a, A>,
+    scaled: &'a mut [A],
+    /// Where ∂z_y/∂x and ∂z_y/∂w_y go; empty if they are not wanted.
+    directions: [&'a mut [A]; 2],
     norms: &'a mut [f64],
     targets: &'a mut [RowTarget<A>],
     /// The first feature that cannot be used, or the first target.
     found: &'a mut Result<Option<Error>, Error>,
 }
 
-/// Refuses features that cannot be used, and otherwise scales them and finds their targets. `weights` are the rows of the
-/// columns that are evaluated here.
-///
-/// The error of a target comes second: it is to be reported only if all class weights can be used.
-pub(super) fn prepare<'a, 'p: 'a, A: Element>(
-    problem: Problem<'p, A>,
-    weights: ArrayView2<'_, A>,
-    room: Room<'a, A>,
-) -> Result<(Batch<'a, A>, Option<Error>), Error> {
-    let (rows, dim) = (problem.plan.rows, problem.plan.dim);
-    let chunk = parallel::rows_per_task(rows, dim);
-    let mut norms = vec![0.0; rows];
-    let mut targets = vec![RowTarget::ELSEWHERE; rows];
-    let mut found = vec![Ok(None); rows.div_ceil(chunk)];
-    let directions = if room.by_feature.is_empty() { 0 } else { dim };
-    let mut scaled = Pieces::over(&mut *room.scaled);
-    let mut by_feature = Pieces::over(&mut *room.by_feature);
-    let mut by_weight = Pieces::over(&mut *room.by_weight);
-    let tasks = targets
-        .chunks_mut(chunk)
-        .zip(norms.chunks_mut(chunk))
-        .zip(&mut found)
-        .enumerate()
-        .map(|(task, ((targets, norms), found))| Rows {
-            first: task * chunk,
-            room: Room {
-                scaled: scaled.take(targets.len() * dim),
-                by_feature: by_feature.take(targets.len() * directions),
-                by_weight: by_weight.take(targets.len() * directions),
-            },
-            norms,
-            targets,
-            found,
-        })
-        .collect();
-    parallel::for_each(tasks, |mut rows: Rows<'_, A>| {
-        vectorized(
-            #[inline(always)]
-            || *rows.found = rows.find(&problem, weights),
-        );
-    });
-    let mut target_error = None;
-    for found in found {
-        let error = found?;
-        target_error = target_error.or(error);
-    }
-    let longest_feature = match problem.head.layer {
-        Layer::UnitWeights => norms.iter().fold(0.0, |a: f64, &b| a.max(b)),
-        _ => 0.0,
-    };
-    let mut batch = Batch {
-        head: problem.head,
-        plan: problem.plan,
-        scaled: room.scaled,
-        norms,
-        longest_feature,
-        targets: Vec::new(),
-        by_column: (0..rows).collect(),
-        changed: Vec::new(),
-        coefficients: problem.coefficients,
-        by_feature: room.by_feature,
-        by_weight: room.by_weight,
-    };
-    batch.set_targets(targets);
-    Ok((batch, target_error))
-}
-
 impl<A: Element> Rows<'_, A> {
+    /// Refuses features that cannot be used, and otherwise scales them and finds their targets.
     #[inline(always)]
     fn find(
         &mut self,
@@ -132,63 +63,26 @@ impl<A: Element> Rows<'_, A> {
         weights: ArrayView2<'_, A>,
     ) -> Result<Option<Error>, Error> {
         let (head, dim) = (problem.head, problem.plan.dim);
-        let (mut buffer, mut buffers) = (Vec::new(), Buffers::default());
+        let (mut buffer, mut pair) = (Vec::new(), Pair::default());
         let mut target_error = None;
         for offset in 0..self.norms.len() {
             let row = self.first + offset;
+            let entries = offset * dim..(offset + 1) * dim;
             let feature = contiguous(problem.features.row(row), &mut buffer);
             let norm = Norm::of(feature);
             norm.check::<A>(head.needs_feature_norms(), Argument::Features, row)?;
             self.norms[offset] = norm.value();
-            scale(
-                head.layer,
-                feature,
-                norm,
-                &mut self.room.scaled[offset * dim..(offset + 1) * dim],
-            );
+            scale(head.layer, feature, norm, &mut self.scaled[entries.clone()]);
             if target_error.is_none() {
-                target_error = self
-                    .find_target(problem, weights, offset, &mut buffers)
-                    .err();
+                let out = self.directions.each_mut();
+                let out = out.map(|all| all.get_mut(entries.clone()).unwrap_or_default());
+                match RowTarget::find(problem, weights, row, out, &mut pair) {
+                    Ok(target) => self.targets[offset] = target,
+                    Err(error) => target_error = Some(error),
+                }
             }
         }
         Ok(target_error)
-    }
-
-    #[inline(always)]
-    fn find_target(
-        &mut self,
-        problem: &Problem<'_, A>,
-        weights: ArrayView2<'_, A>,
-        offset: usize,
-        buffers: &mut Buffers<A>,
-    ) -> Result<(), Error> {
-        let plan = &problem.plan;
-        let (row, group, own) = (self.first + offset, plan.group, plan.own_columns());
-        let Some(&class) = problem.labels.get(row) else {
-            return Ok(());
-        };
-        let columns = class * group..(class + 1) * group;
-        if columns.start < own.start || columns.end > own.end {
-            return Ok(());
-        }
-        let room = if self.room.by_feature.is_empty() {
-            0..0
-        } else {
-            offset * plan.dim..(offset + 1) * plan.dim
-        };
-        let here = columns.start - own.start..columns.end - own.start;
-        let mut pair = Pair {
-            row,
-            class,
-            feature: problem.features.row(row),
-            weights: weights.slice_axis_move(Axis(0), Slice::from(here)),
-            first: columns.start,
-            by_feature: &mut self.room.by_feature[room.clone()],
-            by_weight: &mut self.room.by_weight[room],
-        };
-        self.targets[offset] = RowTarget::find(problem.head, &mut pair, buffers)?;
-        Ok(())
     }
 }
 
@@ -206,7 +100,77 @@ fn scale<A: Element>(layer: Layer, feature: &[A], norm: Norm, out: &mut [A]) {
     }
 }
 
-impl<A: Element> Batch<'_, A> {
+impl<'a, A: Element> Batch<'a, A> {
+    /// Refuses features that cannot be used, and otherwise scales them and finds their targets. `weights` are the rows of the
+    /// columns that are evaluated here.
+    pub(super) fn new<'p: 'a>(
+        problem: Problem<'p, A>,
+        weights: ArrayView2<'_, A>,
+        elements: &mut Pieces<'a, A>,
+    ) -> Result<Self, Error> {
+        let (rows, dim) = (problem.plan.rows, problem.plan.dim);
+        let sizes = problem.plan.sizes::<A>();
+        let scaled = elements.take(sizes.features);
+        let by_feature = elements.take(sizes.directions);
+        let by_weight = elements.take(sizes.directions);
+        let mut norms = vec![0.0; rows];
+        let mut targets = vec![RowTarget::ELSEWHERE; rows];
+
+        let chunk = parallel::rows_per_task(rows, dim);
+        let mut found = vec![Ok(None); rows.div_ceil(chunk)];
+        let mut features = Pieces::over(&mut *scaled);
+        let mut directions = [&mut *by_feature, &mut *by_weight].map(Pieces::over);
+        let tasks = targets
+            .chunks_mut(chunk)
+            .zip(norms.chunks_mut(chunk))
+            .zip(&mut found)
+            .enumerate()
+            .map(|(task, ((targets, norms), found))| {
+                let entries = targets.len() * dim;
+                Rows {
+                    first: task * chunk,
+                    scaled: features.take(entries),
+                    directions: directions
+                        .each_mut()
+                        .map(|all| all.take_if(sizes.directions > 0, entries)),
+                    norms,
+                    targets,
+                    found,
+                }
+            })
+            .collect();
+        parallel::for_each(tasks, |mut rows: Rows<'_, A>| {
+            vectorized(
+                #[inline(always)]
+                || *rows.found = rows.find(&problem, weights),
+            );
+        });
+        let mut target_error = None;
+        for found in found {
+            target_error = target_error.or(found?);
+        }
+        let longest_feature = match problem.head.layer {
+            Layer::UnitWeights => norms.iter().fold(0.0, |a: f64, &b| a.max(b)),
+            _ => 0.0,
+        };
+        let mut batch = Self {
+            head: problem.head,
+            plan: problem.plan,
+            scaled,
+            norms,
+            longest_feature,
+            targets: Vec::new(),
+            target_error,
+            by_column: (0..rows).collect(),
+            changed: Vec::new(),
+            coefficients: problem.coefficients,
+            by_feature,
+            by_weight,
+        };
+        batch.set_targets(targets);
+        Ok(batch)
+    }
+
     /// Takes in what is known of each row's target.
     pub(super) fn set_targets(&mut self, targets: Vec<RowTarget<A>>) {
         self.by_column

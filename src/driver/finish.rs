@@ -13,6 +13,7 @@ use crate::numerics::{
 };
 use crate::scratch::Pieces;
 
+use super::Learns;
 use super::close::Closed;
 use super::features::Batch;
 use super::lane::Lane;
@@ -98,9 +99,9 @@ impl<A: Element> WayBack<'_, '_, A> {
         &self,
         weights: Weights<'_, A>,
         lanes: &mut [Lane<'_, A>],
-        with_constants: bool,
     ) -> Result<(), Error> {
         let plan = &self.batch.plan;
+        let with_constants = self.batch.head.learns == Learns::Constants;
         let found = Mutex::new(Vec::new());
         parallel::deal(lanes, plan.runs(), |lane, blocks| {
             let columns = plan.columns_of(&blocks);

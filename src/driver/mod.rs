@@ -38,14 +38,13 @@ use crate::numerics::{Element, OrderFree, binary_exponent, parallel};
 use crate::request::{Aim, Request, Wanted};
 use crate::scratch::{Pieces, Scratch};
 
-use bounds::ClassBounds;
 use close::Closed;
-use features::{Batch, Room};
+use features::Batch;
 use finish::WayBack;
 use lane::Lane;
 use open::Opened;
 use plan::Plan;
-use weights::Weights;
+use weights::{Scanned, Weights};
 
 /// What is normalised, and so what a logit is, but for its constant.
 #[derive(Clone, Copy, Debug)]
@@ -180,41 +179,40 @@ impl<'a> Head<'a> {
 
 /// Answers a request.
 pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
-    head.check_composition()?;
-    if let Wanted::Scores(weights, scores) = request.wanted {
-        let scratch = &mut request.evaluation.scratch;
-        return scores::solve(head, request.features, weights, scores, scratch);
-    }
-    let labels = request.labels(Argument::ClassWeights, head.group)?;
-    let Request {
-        features,
-        wanted,
-        targets,
-        evaluation,
-        composition: _,
-    } = request;
-    head.check_constants(wanted.weights().nrows() / head.group)?;
-    let columns = wanted.weights().nrows();
-    let plan = Plan::new(features.dim(), columns, head.group, wanted.aim());
-    let plan = plan.within::<A>(evaluation.scratch.limit())?;
-    let problem = Problem {
-        head,
-        plan,
-        features,
-        labels: &labels,
-        coefficients: check::coefficients(&targets),
-    };
-    match wanted {
-        Wanted::Scores(..) => unreachable!("answered above"),
+    let problem = Problem::new(head, &request)?;
+    let (threads, evaluation) = (problem.plan.lanes, request.evaluation);
+    match request.wanted {
+        Wanted::Scores(weights, scores) => parallel::on_pool(threads, || {
+            scores::solve(problem, weights, scores, &mut evaluation.scratch)
+        }),
         // `update` cannot be sent to another thread.
-        Wanted::Update { .. } => problem.solve(wanted, evaluation),
-        Wanted::Loss(view) => {
-            parallel::on_pool(plan.lanes, || problem.solve(Wanted::Loss(view), evaluation))
-        }
-        Wanted::Gradients(view) => parallel::on_pool(plan.lanes, || {
-            problem.solve(Wanted::Gradients(view), evaluation)
+        wanted @ Wanted::Update { .. } => evaluate(problem, wanted, evaluation),
+        Wanted::Loss(weights) => parallel::on_pool(threads, || {
+            evaluate(problem, Wanted::Loss(weights), evaluation)
+        }),
+        Wanted::Gradients(weights) => parallel::on_pool(threads, || {
+            evaluate(problem, Wanted::Gradients(weights), evaluation)
         }),
     }
+}
+
+/// The loss, and the gradients that are wanted.
+fn evaluate<A: Element>(
+    problem: Problem<'_, A>,
+    wanted: Wanted<'_, A>,
+    evaluation: &mut Evaluation<A>,
+) -> Result<(), Error> {
+    let mut underway = Underway::begin(problem, wanted.weights(), &mut evaluation.scratch)?;
+    underway.open(wanted.weights())?;
+    let rows = underway.opened.close(&underway.batch);
+    let figures = underway.batch.figures(&rows)?;
+    let gradients = [&mut evaluation.grad_features, &mut evaluation.grad_weights];
+    let learnables = underway.finish(&rows, wanted, gradients)?;
+    // Nothing has been refused, so that the last outputs may be written too.
+    evaluation.grad_learnables = learnables;
+    evaluation.forward = figures;
+    evaluation.grad_centers = Array2::default((0, 0));
+    Ok(())
 }
 
 /// What is to be evaluated, once it is known to have the right shape.
@@ -222,75 +220,56 @@ struct Problem<'a, A> {
     head: &'a Head<'a>,
     plan: Plan,
     features: ArrayView2<'a, A>,
-    labels: &'a [usize],
-    /// rᵢ/N or rᵢ.
+    /// The class of each row; empty for scores.
+    labels: Vec<usize>,
+    /// rᵢ/N or rᵢ; empty for scores.
     coefficients: Vec<f64>,
 }
 
-impl<A: Element> Problem<'_, A> {
-    fn solve(self, wanted: Wanted<'_, A>, evaluation: &mut Evaluation<A>) -> Result<(), Error> {
-        let plan = self.plan;
-        let memory = Memory::of(&plan, &mut evaluation.scratch);
-        let mut underway = self.begin(wanted.weights(), memory)?;
-        underway.open(wanted.weights())?;
-        let rows = underway.opened.close(&underway.batch);
-        let figures = underway.batch.figures(&rows)?;
-        let mut out = Gradients {
-            features: &mut evaluation.grad_features,
-            weights: &mut evaluation.grad_weights,
-            learnables: &mut evaluation.grad_learnables,
-        };
-        if plan.aim == Aim::Loss {
-            out.clear(plan.dim);
+impl<'a, A: Element> Problem<'a, A> {
+    fn new<'r: 'a>(head: &'a Head<'a>, request: &Request<'r, A>) -> Result<Self, Error> {
+        head.check_composition()?;
+        let (features, weights) = (request.features, request.weights());
+        let classes = weights.nrows() / head.group;
+        let (labels, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
+            check::shapes(features, weights, Argument::ClassWeights, head.group)?;
+            scores.check(classes)?;
+            Default::default()
         } else {
-            underway.finish(&rows, wanted, &mut out)?;
-        }
-        // Nothing has been refused, so that the last outputs may be written too.
-        evaluation.forward = figures;
-        evaluation.grad_centers = Array2::default((0, 0));
-        Ok(())
-    }
-
-    /// Takes the features in, and finds the targets whose classes are among `rows`, the class weights.
-    fn begin<'m>(
-        self,
-        rows: ArrayView2<'_, A>,
-        memory: Memory<'m, A>,
-    ) -> Result<Underway<'m, A>, Error>
-    where
-        Self: 'm,
-    {
-        let smooth = self.head.smoothing != 0.0;
-        let (batch, target_error) = features::prepare(self, rows, memory.room)?;
-        if smooth && batch.changes_negatives() {
-            return Err(Error::NotComposable {
-                what: "label smoothing",
-                with: "a margin that changes the negatives",
-            });
-        }
-        Ok(Underway {
-            batch,
-            target_error,
-            opened: memory.opened,
-            lanes: memory.lanes,
-            totals: memory.totals,
-            rests: memory.rests,
-            bounds: ClassBounds::default(),
+            let labels = request.labels(Argument::ClassWeights, head.group)?;
+            (labels, check::coefficients(&request.targets))
+        };
+        head.check_constants(classes)?;
+        let aim = request.wanted.aim();
+        let plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        Ok(Self {
+            head,
+            plan: plan.within::<A>(request.evaluation.scratch.limit())?,
+            features,
+            labels,
+            coefficients,
         })
     }
 }
 
-/// Working memory, dealt out.
-struct Memory<'a, A> {
-    room: Room<'a, A>,
+/// An evaluation under way, and its working memory.
+struct Underway<'a, A> {
+    batch: Batch<'a, A>,
     opened: Opened<'a, A>,
     lanes: Vec<Lane<'a, A>>,
+    /// ∂X while it is summed, and what its sums leave over.
     totals: &'a mut [f64],
     rests: &'a mut [f64],
 }
 
-impl<'a, A: Element> Memory<'a, A> {
-    fn of(plan: &Plan, scratch: &'a mut Scratch<A>) -> Self {
+impl<'a, A: Element> Underway<'a, A> {
+    /// Takes the features in, and finds the targets whose classes are among `rows`, the class weights.
+    fn begin<'p: 'a>(
+        problem: Problem<'p, A>,
+        rows: ArrayView2<'_, A>,
+        scratch: &'a mut Scratch<A>,
+    ) -> Result<Self, Error> {
+        let plan = problem.plan;
         let sizes = plan.sizes::<A>();
         scratch.make_room([
             sizes.elements(),
@@ -300,13 +279,10 @@ impl<'a, A: Element> Memory<'a, A> {
         ]);
         let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
         let mut doubles = Pieces::of(&mut scratch.doubles, sizes.doubles());
-        Self {
-            room: Room {
-                scaled: elements.take(sizes.features),
-                by_feature: elements.take(sizes.directions),
-                by_weight: elements.take(sizes.directions),
-            },
+        Ok(Self {
+            batch: Batch::new(problem, rows, &mut elements)?,
             opened: Opened {
+                scanned: Scanned::NONE,
                 factors: elements.take(sizes.factors),
                 rescaled: Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks),
                 sums: Pieces::of(&mut scratch.row_sums, sizes.row_sums).take(sizes.row_sums),
@@ -316,161 +292,131 @@ impl<'a, A: Element> Memory<'a, A> {
             },
             totals: doubles.take(sizes.totals),
             rests: doubles.take(sizes.rests),
-            lanes: Lane::all(plan, &mut elements, &mut doubles),
-        }
+            lanes: Lane::all(&plan, &mut elements, &mut doubles),
+        })
     }
-}
 
-/// What the caller gets.
-struct Gradients<'a, A> {
-    features: &'a mut Array2<A>,
-    weights: &'a mut Array2<A>,
-    learnables: &'a mut Array1<A>,
-}
-
-impl<A: Element> Gradients<'_, A> {
-    /// Leaves no gradients, of anything.
-    fn clear(&mut self, dim: usize) {
-        *self.features = Array2::default((0, dim));
-        *self.weights = Array2::default((0, dim));
-        *self.learnables = Array1::default(0);
-    }
-}
-
-/// An evaluation under way.
-struct Underway<'a, A> {
-    batch: Batch<'a, A>,
-    /// What is wrong with a target, to be said if nothing is wrong with a class weight.
-    target_error: Option<Error>,
-    opened: Opened<'a, A>,
-    lanes: Vec<Lane<'a, A>>,
-    totals: &'a mut [f64],
-    rests: &'a mut [f64],
-    bounds: ClassBounds,
-}
-
-impl<'a, A: Element> Underway<'a, A> {
     /// The first phase, once every row's target is known.
     fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
-        let weights = self.batch.weights(rows);
-        let scanned = self.opened.run(&self.batch, weights, &mut self.lanes)?;
-        bounds::check_logits(&self.batch, &scanned)?;
-        if let Some(error) = self.target_error.take() {
-            return Err(error);
+        if self.batch.head.smoothing != 0.0 && self.batch.changes_negatives() {
+            return Err(Error::NotComposable {
+                what: "label smoothing",
+                with: "a margin that changes the negatives",
+            });
         }
-        self.bounds = ClassBounds::new(&self.batch, &scanned);
-        Ok(())
+        let weights = self.batch.weights(rows);
+        self.opened.run(&self.batch, weights, &mut self.lanes)?;
+        bounds::check_logits(&self.batch, &self.opened.scanned)?;
+        self.batch.target_error.take().map_or(Ok(()), Err)
     }
 
-    /// The third phase. Everything that can be refused is refused before the first output is written.
+    /// The third phase. Everything that can be refused is refused before the first output is written. Returns the gradient of
+    /// what the loss learns.
     fn finish(
         &mut self,
         rows: &[Closed],
         wanted: Wanted<'_, A>,
-        out: &mut Gradients<'_, A>,
-    ) -> Result<(), Error> {
-        let head = self.batch.head;
-        let (n, dim) = (self.batch.plan.rows, self.batch.plan.dim);
+        [grad_features, grad_weights]: [&mut Array2<A>; 2],
+    ) -> Result<Array1<A>, Error> {
+        let (head, plan) = (self.batch.head, self.batch.plan);
+        let none = || Array2::default((0, plan.dim));
+        if plan.aim == Aim::Loss {
+            (*grad_features, *grad_weights) = (none(), none());
+            return Ok(Array1::default(0));
+        }
         let weights = self.batch.weights(wanted.weights());
-        if !bounds::surely_finite(&self.batch, rows, &self.bounds) {
+        if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
             self.rehearse(rows, weights)?;
         }
-        self.begin_totals(rows, weights);
-        *out.learnables = match head.learns {
-            Learns::Constants => Array1::zeros(self.batch.plan.own_columns().len() / head.group),
+        let mut learnables = match head.learns {
+            Learns::Constants => Array1::zeros(plan.own_columns().len() / head.group),
             Learns::Nothing | Learns::Scale => Array1::default(0),
         };
-        let constants = out.learnables.as_slice_mut().unwrap_or_default();
-        let (back, lanes) = self.back(rows);
+        let constants = learnables.as_slice_mut().unwrap_or_default();
+        let (back, lanes) = self.back(rows, weights);
         match wanted {
             Wanted::Update { weights, update } => {
                 back.stream(weights, lanes, constants, update);
-                *out.weights = Array2::default((0, dim));
+                *grad_weights = none();
             }
             wanted => {
                 let view = wanted.weights();
-                let gradient = shaped(out.weights, view.dim());
+                let gradient = shaped(grad_weights, view.dim());
                 back.all(back.batch.weights(view), lanes, gradient, constants);
             }
         }
         drop(back);
-        let features = shaped(out.features, (n, dim));
-        self.end_totals();
-        let cosines = self.batch.write_gradient(rows, self.totals, features);
-        if let Some(scale) = head.learned_scale() {
-            let gradient = self.batch.scale_gradient(scale, rows, &cosines);
-            *out.learnables = Array1::from_elem(1, A::narrow(gradient));
+        let features = shaped(grad_features, (plan.rows, plan.dim));
+        if let Some(scale) = self.finish_features(rows, features) {
+            learnables = Array1::from_elem(1, scale);
         }
-        Ok(())
+        Ok(learnables)
     }
 
     /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that
     /// there is none.
     fn rehearse(&mut self, rows: &[Closed], weights: Weights<'_, A>) -> Result<(), Error> {
-        let (head, dim) = (self.batch.head, self.batch.plan.dim);
-        self.begin_totals(rows, weights);
-        let (back, lanes) = self.back(rows);
-        back.rehearse(weights, lanes, head.learns == Learns::Constants)?;
+        let (back, lanes) = self.back(rows, weights);
+        back.rehearse(weights, lanes)?;
         drop(back);
-        self.end_totals();
         let mut features = vec![A::zero(); self.totals.len()];
-        let cosines = self.batch.write_gradient(rows, self.totals, &mut features);
+        let scale = self.finish_features(rows, &mut features);
         if let Some(entry) = features.iter().position(|entry| !entry.is_finite()) {
-            return Err(Error::overflow("gradient", Argument::Features, entry / dim));
+            let row = entry / self.batch.plan.dim;
+            return Err(Error::overflow("gradient", Argument::Features, row));
         }
-        if let Some(scale) = head.learned_scale() {
-            let gradient = self.batch.scale_gradient(scale, rows, &cosines);
-            if !A::narrow(gradient).is_finite() {
-                return Err(Error::BatchOverflow {
-                    quantity: "gradient",
-                });
-            }
+        if scale.is_some_and(|scale| !scale.is_finite()) {
+            return Err(Error::BatchOverflow {
+                quantity: "gradient",
+            });
         }
         Ok(())
     }
 
-    /// The backward pass over the classes, and the lanes that it works in.
-    fn back<'b>(&'b mut self, rows: &'b [Closed]) -> (WayBack<'b, 'a, A>, &'b mut [Lane<'a, A>]) {
-        let plan = &self.batch.plan;
+    /// The backward pass over the classes, with new sums of ∂X, and the lanes that it works in.
+    fn back<'b>(
+        &'b mut self,
+        rows: &'b [Closed],
+        weights: Weights<'_, A>,
+    ) -> (WayBack<'b, 'a, A>, &'b mut [Lane<'a, A>]) {
+        let (batch, plan) = (&self.batch, &self.batch.plan);
+        self.totals.fill(0.0);
+        self.rests.fill(0.0);
+        smoothing::begin(batch, &self.opened.direction, weights, rows, self.totals);
+        let mut totals = Pieces::over(&mut *self.totals);
+        let mut rests = Pieces::over(&mut *self.rests);
+        let totals = plan.tiles().map(|rows| {
+            let size = rows.len() * plan.dim;
+            let rests = rests.take_if(A::KEEPS_RESTS, size);
+            Mutex::new(OrderFree::over(totals.take(size), rests))
+        });
         // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
-        let bound = self.bounds.weights.max(f64::from_bits(1));
+        let bound = bounds::class_row(batch).max(f64::from_bits(1));
         let mut boost = A::MAX_EXPONENT - binary_exponent(bound);
-        if self.batch.head.smoothing != 0.0 {
+        if batch.head.smoothing != 0.0 {
             // Its uniform term is multiplied by 2^boost at once.
             boost = boost.min(1000);
         }
-        let mut totals = Pieces::over(&mut *self.totals);
-        let mut rests = Pieces::over(&mut *self.rests);
         let back = WayBack {
-            batch: &self.batch,
+            batch,
             opened: &self.opened,
             rows,
             boost,
-            uniform: smoothing::features(&self.batch, boost),
-            weight: self.batch.coefficients.iter().sum(),
-            totals: plan
-                .tiles()
-                .map(|rows| {
-                    let size = rows.len() * plan.dim;
-                    let rests = rests.take_if(A::KEEPS_RESTS, size);
-                    Mutex::new(OrderFree::over(totals.take(size), rests))
-                })
-                .collect(),
+            uniform: smoothing::features(batch, boost),
+            weight: batch.coefficients.iter().sum(),
+            totals: totals.collect(),
         };
         (back, &mut self.lanes)
     }
 
-    fn end_totals(&mut self) {
+    /// Turns the sums into ∂X. Returns ∂L/∂s if the loss learns s.
+    fn finish_features(&mut self, rows: &[Closed], out: &mut [A]) -> Option<A> {
         for (total, rest) in self.totals.iter_mut().zip(&*self.rests) {
             *total += rest;
         }
-    }
-
-    fn begin_totals(&mut self, rows: &[Closed], weights: Weights<'_, A>) {
-        self.totals.fill(0.0);
-        self.rests.fill(0.0);
-        let direction = &self.opened.direction;
-        smoothing::begin(&self.batch, direction, weights, rows, self.totals);
+        let cosines = self.batch.write_gradient(rows, self.totals, out);
+        let scale = self.batch.head.learned_scale()?;
+        Some(A::narrow(self.batch.scale_gradient(scale, rows, &cosines)))
     }
 }
 

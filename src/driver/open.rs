@@ -19,6 +19,8 @@ use super::weights::{Block, Scanned, Weights, keep_winners};
 /// What the forward pass leaves behind, for the columns that are evaluated here.
 #[derive(Debug)]
 pub(super) struct Opened<'a, A> {
+    /// What has been found out about all class weights.
+    pub(super) scanned: Scanned,
     /// What each column's products are multiplied by.
     pub(super) factors: &'a mut [A],
     /// Which blocks are rescaled.
@@ -52,7 +54,7 @@ impl<A: Element> Opened<'_, A> {
         batch: &Batch<'_, A>,
         weights: Weights<'_, A>,
         lanes: &mut [Lane<'_, A>],
-    ) -> Result<Scanned, Error> {
+    ) -> Result<(), Error> {
         let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
         let dim = if smooth { plan.dim } else { 0 };
         let mut found = vec![Ok(Scanned::NONE); plan.segments().len()];
@@ -87,9 +89,11 @@ impl<A: Element> Opened<'_, A> {
                 *sum += entry;
             }
         }
-        found
-            .into_iter()
-            .try_fold(Scanned::NONE, |all, segment| Ok(all.and(segment?)))
+        self.scanned = Scanned::NONE;
+        for segment in found {
+            self.scanned = self.scanned.and(segment?);
+        }
+        Ok(())
     }
 
     /// What the segments have left behind of each row, in their order.

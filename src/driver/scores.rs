@@ -4,162 +4,120 @@ use core::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
-use crate::check;
-use crate::error::{Argument, Error};
+use crate::error::Error;
 use crate::numerics::{Element, largest, parallel, vectorized};
-use crate::request::Aim;
 use crate::scores::{Best, Scores, TopClasses};
 use crate::scratch::Scratch;
 
-use super::features::{self, Batch};
+use super::features::Batch;
 use super::lane::Lane;
 use super::plan::Plan;
 use super::weights::{Block, Scanned, Weights};
-use super::{Head, Memory, Problem, bounds};
-
-/// What becomes of the scores of a segment.
-trait Take<A>: Send {
-    /// Some rows, from `first` on, and some classes, from `class` on: their scores, row by row.
-    fn take<'s>(&mut self, first: usize, class: usize, scores: impl Iterator<Item = &'s [A]>)
-    where
-        A: 's;
-}
-
-/// The scores of a segment's classes.
-struct Columns<'a, A> {
-    /// The first class.
-    first: usize,
-    scores: ArrayViewMut2<'a, A>,
-}
-
-impl<A: Element> Take<A> for Columns<'_, A> {
-    #[inline(always)]
-    fn take<'s>(&mut self, first: usize, class: usize, scores: impl Iterator<Item = &'s [A]>)
-    where
-        A: 's,
-    {
-        let class = class - self.first;
-        for (row, scores) in (first..).zip(scores) {
-            let mut out = self.scores.row_mut(row);
-            let out = out.as_slice_mut().expect("rows are contiguous");
-            out[class..class + scores.len()].copy_from_slice(scores);
-        }
-    }
-}
-
-/// The best of a segment's classes, for each row.
-impl<A: Element> Take<A> for Vec<Best<A>> {
-    #[inline(always)]
-    fn take<'s>(&mut self, first: usize, class: usize, scores: impl Iterator<Item = &'s [A]>)
-    where
-        A: 's,
-    {
-        for (best, scores) in self[first..].iter_mut().zip(scores) {
-            if largest(scores) > best.threshold() {
-                for (class, &score) in (class..).zip(scores) {
-                    best.offer(score, class);
-                }
-            }
-        }
-    }
-}
+use super::{Problem, Underway, bounds};
 
 /// Answers which class it is.
 pub(super) fn solve<A: Element>(
-    head: &Head<'_>,
-    features: ArrayView2<'_, A>,
+    problem: Problem<'_, A>,
     weights: ArrayView2<'_, A>,
     scores: Scores<'_, A>,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Error> {
-    check::shapes(features, weights, Argument::ClassWeights, head.group)?;
-    let classes = weights.nrows() / head.group;
-    head.check_constants(classes)?;
-    scores.check(classes)?;
-    let plan = Plan::new(features.dim(), weights.nrows(), head.group, Aim::Loss);
-    let plan = plan.within::<A>(scratch.limit())?;
-    let problem = Problem {
-        head,
-        plan,
-        features,
-        labels: &[],
-        coefficients: Vec::new(),
-    };
-    let Memory {
-        room, mut lanes, ..
-    } = Memory::of(&plan, scratch);
-    parallel::on_pool(plan.lanes, || {
-        let (batch, _) = features::prepare(problem, weights, room)?;
-        match scores {
-            Scores::All(out) => {
-                let mut all = Array2::zeros((plan.rows, classes));
-                run(&batch, weights, &mut lanes, columns(&plan, all.view_mut()))?;
-                *out = all;
-            }
-            Scores::Top(k, out) => {
-                let segments = vec![vec![Best::of(k); plan.rows]; plan.segments().len()];
-                let segments = run(&batch, weights, &mut lanes, segments)?;
-                *out = TopClasses::from_rows(
-                    k,
-                    (0..plan.rows).map(|row| {
-                        let mut best = Best::of(k);
-                        for segment in &segments {
-                            best.join(&segment[row]);
-                        }
-                        best
-                    }),
-                );
-            }
+    let plan = problem.plan;
+    let mut underway = Underway::begin(problem, weights, scratch)?;
+    match scores {
+        Scores::All(out) => {
+            let mut all = Array2::zeros((plan.rows, plan.columns / plan.group));
+            let segments = columns(&plan, all.view_mut());
+            run(&mut underway, weights, segments, {
+                #[inline(always)]
+                |(first, all), row, class, scores| {
+                    let mut out = all.row_mut(row);
+                    let out = out.as_slice_mut().expect("rows are contiguous");
+                    out[class - *first..][..scores.len()].copy_from_slice(scores);
+                }
+            })?;
+            *out = all;
         }
-        Ok(())
-    })
+        Scores::Top(k, out) => {
+            let segments = vec![vec![Best::of(k); plan.rows]; plan.segments().len()];
+            let segments = run(&mut underway, weights, segments, {
+                #[inline(always)]
+                |best: &mut Vec<Best<A>>, row, class, scores| {
+                    let best = &mut best[row];
+                    if largest(scores) > best.threshold() {
+                        for (class, &score) in (class..).zip(scores) {
+                            best.offer(score, class);
+                        }
+                    }
+                }
+            })?;
+            let best = |row: usize| {
+                let mut best = Best::of(k);
+                for segment in &segments {
+                    best.join(&segment[row]);
+                }
+                best
+            };
+            *out = TopClasses::from_rows(k, (0..plan.rows).map(best));
+        }
+    }
+    Ok(())
 }
 
-/// The columns of the scores, segment by segment.
-fn columns<'a, A>(plan: &Plan, scores: ArrayViewMut2<'a, A>) -> Vec<Columns<'a, A>> {
-    let mut rest = Some(scores);
+/// The columns of the scores, segment by segment, each with its first class.
+fn columns<'a, A>(
+    plan: &Plan,
+    mut scores: ArrayViewMut2<'a, A>,
+) -> Vec<(usize, ArrayViewMut2<'a, A>)> {
     let segment = |segment| {
         let columns = plan.columns_of(&plan.segment(segment));
-        let (scores, after) = rest
-            .take()
-            .expect("put back each time")
-            .split_at(Axis(1), columns.len() / plan.group);
-        rest = Some(after);
-        Columns {
-            first: columns.start / plan.group,
-            scores,
-        }
+        (columns.start / plan.group, columns.len() / plan.group)
     };
-    plan.segments().map(segment).collect()
+    let mut all = Vec::new();
+    for (first, classes) in plan.segments().map(segment) {
+        let (columns, rest) = scores.split_at(Axis(1), classes);
+        all.push((first, columns));
+        scores = rest;
+    }
+    all
 }
 
-/// Gives each segment its scores.
-fn run<A: Element, T: Take<A>>(
-    batch: &Batch<'_, A>,
+/// Has each segment `take` the scores of its classes: for each row those of some consecutive classes, from the first of these
+/// on.
+fn run<A: Element, T: Send>(
+    underway: &mut Underway<'_, A>,
     weights: ArrayView2<'_, A>,
-    lanes: &mut [Lane<'_, A>],
     mut segments: Vec<T>,
+    take: impl Fn(&mut T, usize, usize, &[A]) + Sync + Send,
 ) -> Result<Vec<T>, Error> {
-    let plan = &batch.plan;
-    let weights = batch.weights(weights);
+    let batch = &underway.batch;
+    let (plan, weights) = (&batch.plan, batch.weights(weights));
     let mut found = vec![Ok(Scanned::NONE); segments.len()];
     let tasks = plan.segments().zip(&mut segments).zip(&mut found);
-    parallel::deal(lanes, tasks, |lane, ((segment, take), found)| {
-        *found = run_segment(batch, weights, lane, plan.segment(segment), take);
-    });
-    let scanned = found
-        .into_iter()
-        .try_fold(Scanned::NONE, |all, segment| Ok(all.and(segment?)))?;
+    parallel::deal(
+        &mut underway.lanes,
+        tasks,
+        |lane, ((index, segment), found)| {
+            let blocks = plan.segment(index);
+            *found = run_segment(batch, weights, lane, blocks, |row, class, scores| {
+                take(segment, row, class, scores);
+            });
+        },
+    );
+    let mut scanned = Scanned::NONE;
+    for segment in found {
+        scanned = scanned.and(segment?);
+    }
     bounds::check_logits(batch, &scanned)?;
     Ok(segments)
 }
 
-fn run_segment<A: Element, T: Take<A>>(
+fn run_segment<A: Element>(
     batch: &Batch<'_, A>,
     weights: Weights<'_, A>,
     lane: &mut Lane<'_, A>,
     blocks: Range<usize>,
-    take: &mut T,
+    mut take: impl FnMut(usize, usize, &[A]),
 ) -> Result<Scanned, Error> {
     let (plan, buffers) = (&batch.plan, &mut lane.buffers);
     let mut factors = vec![A::zero(); plan.block_columns];
@@ -169,18 +127,17 @@ fn run_segment<A: Element, T: Take<A>>(
         let factors = &mut factors[..columns.len()];
         let (scanned, block) = weights.scanned(batch.head, columns, factors, buffers)?;
         all = all.and(scanned);
+        let (width, first) = (block.columns.len(), block.columns.start / plan.group);
         for rows in plan.tiles() {
-            let width = block.columns.len();
             let products = &mut lane.tile[..rows.len() * width];
             batch.products(&rows, &block, products, |_, _| ());
             vectorized(
                 #[inline(always)]
                 || {
                     to_scores(products, &block, plan.group);
-                    let scores = products.chunks_exact(width);
-                    let classes = width / plan.group;
-                    let scores = scores.map(|row| &row[..classes]);
-                    take.take(rows.start, block.columns.start / plan.group, scores);
+                    for (row, scores) in rows.clone().zip(products.chunks_exact(width)) {
+                        take(row, first, &scores[..width / plan.group]);
+                    }
                 },
             );
         }

@@ -6,7 +6,7 @@
 //! is ever formed. Below 1e-150 radians the square of the shorter one is no normal number: the tangent is then finite, but no
 //! unit vector.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{ArrayView1, ArrayView2, Axis, Slice};
 
 use crate::error::{Argument, Error};
 use crate::margin::{Angle, Negatives, Target, TargetLogit};
@@ -17,7 +17,7 @@ use crate::numerics::{
 
 use super::entries::Changed;
 use super::weights::product_limit;
-use super::{Head, Layer};
+use super::{Head, Layer, Problem};
 
 /// What is known of one row's target before any other class has been looked at.
 #[derive(Clone, Copy, Debug)]
@@ -42,93 +42,6 @@ pub(super) struct RowTarget<A> {
     pub(super) negative_slope: f64,
 }
 
-/// One feature and the weights of its class, and where the derivatives go.
-pub(super) struct Pair<'a, A> {
-    pub(super) row: usize,
-    pub(super) class: usize,
-    pub(super) feature: ArrayView1<'a, A>,
-    /// The class's K rows, and the column of the first.
-    pub(super) weights: ArrayView2<'a, A>,
-    pub(super) first: usize,
-    /// Where ∂z_y/∂x and ∂z_y/∂w_y go; empty if they are not wanted.
-    pub(super) by_feature: &'a mut [A],
-    pub(super) by_weight: &'a mut [A],
-}
-
-/// Working memory, kept from row to row.
-#[derive(Debug, Default)]
-pub(super) struct Buffers<A> {
-    copies: [Vec<A>; 2],
-    x: Vec<f64>,
-    w: Vec<f64>,
-    delta: Vec<f64>,
-    sigma: Vec<f64>,
-    entries: Vec<f64>,
-}
-
-/// A row scaled to a norm in [1, 2), and how.
-struct Scaled<'a> {
-    entries: &'a [f64],
-    length: f64,
-    power: i32,
-}
-
-impl<'a> Scaled<'a> {
-    #[inline(always)]
-    fn of<A: Element>(row: &[A], norm: Norm, out: &'a mut Vec<f64>) -> Self {
-        norm.scale_down(row, out);
-        Self {
-            entries: out,
-            length: norm.normalised(),
-            power: norm.power(),
-        }
-    }
-
-    /// 1/‖row‖, infinite if that is.
-    fn inverse(&self) -> f64 {
-        scale_by_power(1.0 / self.length, -self.power)
-    }
-}
-
-/// A derivative of z_y: `x·(row x) + w·(row w) + tangent·(unit tangent)`, rows scaled to norms in [1, 2).
-#[derive(Clone, Copy, Debug, Default)]
-struct Derivative {
-    x: f64,
-    w: f64,
-    tangent: f64,
-}
-
-/// A logit, and its derivatives by x and by w.
-struct Logit {
-    value: f64,
-    plain: f64,
-    by_x: Derivative,
-    by_w: Derivative,
-}
-
-impl<A: Element> Pair<'_, A> {
-    /// Which of the class's rows has the smallest angle with the feature; of equals the first.
-    #[inline(always)]
-    fn nearest(&self, buffers: &mut Buffers<A>) -> usize {
-        let (mut best, mut nearest) = (0, f64::NEG_INFINITY);
-        if self.weights.nrows() == 1 {
-            return best;
-        }
-        let [x_copy, w_copy] = &mut buffers.copies;
-        let x_row = contiguous(self.feature, x_copy);
-        let x = Scaled::of(x_row, Norm::of(x_row), &mut buffers.x);
-        for (k, weight) in self.weights.outer_iter().enumerate() {
-            let weight = contiguous(weight, w_copy);
-            let w = Scaled::of(weight, Norm::of(weight), &mut buffers.w);
-            let plane = Plane::of(&x, &w, &mut buffers.delta, &mut buffers.sigma);
-            if plane.angle.cos() > nearest {
-                (best, nearest) = (k, plane.angle.cos());
-            }
-        }
-        best
-    }
-}
-
 impl<A: Element> RowTarget<A> {
     /// That of a row whose target is not looked at here.
     pub(super) const ELSEWHERE: Self = Self {
@@ -144,67 +57,58 @@ impl<A: Element> RowTarget<A> {
     };
 
     /// The target of one row, whose feature is known to be usable. Of weights that are not, the scan says so.
+    ///
+    /// `weights` are the rows of the columns that are evaluated here. `directions` are where ∂z_y/∂x and ∂z_y/∂w_y go; empty
+    /// if they are not wanted.
     #[inline(always)]
     pub(super) fn find(
-        head: &Head<'_>,
-        pair: &mut Pair<'_, A>,
-        buffers: &mut Buffers<A>,
+        problem: &Problem<'_, A>,
+        weights: ArrayView2<'_, A>,
+        row: usize,
+        directions: [&mut [A]; 2],
+        pair: &mut Pair<A>,
     ) -> Result<Self, Error> {
-        let best = pair.nearest(buffers);
-        let Buffers {
-            copies: [x_copy, w_copy],
-            x,
-            w,
-            delta,
-            sigma,
-            entries,
-        } = buffers;
-        let x_row = contiguous(pair.feature, x_copy);
-        let w_row = contiguous(pair.weights.row(best), w_copy);
-        let (x_norm, w_norm) = (Norm::of(x_row), Norm::of(w_row));
-        if !w_norm.is_finite() || (w_norm.is_zero() && head.normalises_weights()) {
+        let (head, own) = (problem.head, problem.plan.own_columns());
+        let Some(&class) = problem.labels.get(row) else {
+            return Ok(Self::ELSEWHERE);
+        };
+        let columns = class * head.group..(class + 1) * head.group;
+        if columns.start < own.start || columns.end > own.end {
             return Ok(Self::ELSEWHERE);
         }
-        let (x, w) = (Scaled::of(x_row, x_norm, x), Scaled::of(w_row, w_norm, w));
-        let plane =
-            (!x_norm.is_zero() && !w_norm.is_zero()).then(|| Plane::of(&x, &w, delta, sigma));
+        let here = Slice::from(columns.start - own.start..columns.end - own.start);
+        pair.set_feature(problem.features.row(row));
+        let nearest = pair.set_nearest(weights.slice_axis_move(Axis(0), here));
+        if !pair.w.is_finite() || (pair.w.is_zero() && head.normalises_weights()) {
+            return Ok(Self::ELSEWHERE);
+        }
 
         let mut found = Self {
-            column: pair.first + best,
-            cosine: plane.as_ref().map_or(0.0, |plane| plane.angle.cos()),
+            column: columns.start + nearest,
+            constant: head.constant(class),
+            cosine: pair.cosine(),
             ..Self::ELSEWHERE
         };
-        let logit = match (&head.layer, &plane) {
-            (Layer::Linear, _) => linear(&x, &w),
+        let logit = match (head.layer, pair.angle) {
+            (Layer::Linear, _) => pair.linear(),
             // Only the modified softmax gets here, with x = 0.
-            (_, None) => at_zero(&w),
-            (layer, Some(plane)) => {
-                let target = Target::new(plane.angle, x_norm.value(), pair.class, pair.row);
+            (_, None) => pair.at_zero(),
+            (layer, Some(angle)) => {
+                let target = Target::new(angle, pair.x.norm(), class, row);
                 let psi = found.ask(head, &target)?;
-                angular(layer, &x, &w, &psi, plane.angle)
+                pair.angular(layer, &psi, angle)
             }
         };
-        found.constant = head.constant(pair.class);
         found.logit = logit.value + found.constant;
         found.plain_logit = logit.plain + found.constant;
-        if !pair.by_feature.is_empty() {
-            let (shorter, [at_x, at_w]): (&[f64], _) = match (&head.layer, &plane) {
-                (Layer::Linear, _) | (_, None) => (x.entries, Default::default()),
-                (_, Some(plane)) => {
-                    let shorter: &[f64] = if plane.acute { delta } else { sigma };
-                    (shorter, plane.tangents(&x, &w, shorter))
-                }
-            };
-            let vectors = [x.entries, w.entries, shorter];
-            let mut write = |derivative, tangent, out: &mut [A]| {
-                write(derivative, vectors, tangent, entries, out)
-            };
+        let [by_feature, by_weight] = directions;
+        if !by_feature.is_empty() {
             found.steepest = [
-                write(logit.by_x, (at_x, x.entries), pair.by_feature),
-                write(logit.by_w, (at_w, w.entries), pair.by_weight),
+                pair.write(true, logit.by_x, by_feature),
+                pair.write(false, logit.by_w, by_weight),
             ];
         }
-        found.check(pair)?;
+        found.check(row)?;
         Ok(found)
     }
 
@@ -241,9 +145,10 @@ impl<A: Element> RowTarget<A> {
         Ok(psi)
     }
 
-    fn check(&self, pair: &Pair<'_, A>) -> Result<(), Error> {
+    /// Refuses a target of this row whose logit or derivatives cannot be represented.
+    fn check(&self, row: usize) -> Result<(), Error> {
         let arguments = [
-            (Argument::Features, pair.row),
+            (Argument::Features, row),
             (Argument::ClassWeights, self.column),
         ];
         for (steepest, (argument, row)) in self.steepest.into_iter().zip(arguments) {
@@ -256,149 +161,224 @@ impl<A: Element> RowTarget<A> {
         if finite {
             Ok(())
         } else {
-            Err(Error::overflow("logit", Argument::Features, pair.row))
+            Err(Error::overflow("logit", Argument::Features, row))
         }
     }
 }
 
-/// z = w·x.
-#[inline(always)]
-fn linear(x: &Scaled<'_>, w: &Scaled<'_>) -> Logit {
-    let value = scale_by_power(dot(x.entries, w.entries), x.power + w.power);
-    Logit {
-        value,
-        plain: value,
-        by_x: Derivative {
-            w: scale_by_power(1.0, w.power),
-            ..Derivative::default()
-        },
-        by_w: Derivative {
-            x: scale_by_power(1.0, x.power),
-            ..Derivative::default()
-        },
-    }
+/// A logit, and its derivatives by x and by w: how much of x, of w, and of the unit tangent at the one that it is by goes into
+/// each. Rows are those of a [`Pair`].
+struct Logit {
+    value: f64,
+    /// Without the margin.
+    plain: f64,
+    by_x: [f64; 3],
+    by_w: [f64; 3],
 }
 
-/// z = ŵ·x where x = 0; ∂z/∂w is proportional to x.
-fn at_zero(w: &Scaled<'_>) -> Logit {
-    Logit {
-        value: 0.0,
-        plain: 0.0,
-        by_x: Derivative {
-            w: 1.0 / w.length,
-            ..Derivative::default()
-        },
-        by_w: Derivative::default(),
-    }
+/// A row scaled by a power of two to a norm in [1, 2), in `f64`.
+#[derive(Debug, Default)]
+struct Scaled {
+    entries: Vec<f64>,
+    length: f64,
+    power: i32,
 }
 
-/// z = scale·ψ(θ, ‖x‖), where the scale is ‖x‖ if the features keep their norm; ∂θ/∂x = −u/‖x‖, and of ‖x‖/‖x‖ nothing is
-/// formed, for 1/‖x‖ may be infinite.
-fn angular(
-    layer: &Layer,
-    x: &Scaled<'_>,
-    w: &Scaled<'_>,
-    psi: &TargetLogit,
-    angle: Angle,
-) -> Logit {
-    let (slope, norm_slope) = (psi.angle_slope(), psi.norm_slope());
-    let (scale, across_x, across_w, radial) = if let Layer::Cosine { scale } = layer {
-        (
-            *scale,
-            scale * slope * x.inverse(),
-            scale * slope * w.inverse(),
-            scale * norm_slope / x.length,
-        )
-    } else {
-        let norm = scale_by_power(x.length, x.power);
-        let across_w = scale_by_power(x.length * slope / w.length, x.power - w.power);
-        let radial = (psi.value() + norm * norm_slope) / x.length;
-        (norm, slope, across_w, radial)
-    };
-    Logit {
-        value: scale * psi.value(),
-        plain: scale * angle.cos(),
-        by_x: Derivative {
-            x: radial,
-            tangent: -across_x,
-            ..Derivative::default()
-        },
-        by_w: Derivative {
-            tangent: -across_w,
-            ..Derivative::default()
-        },
-    }
-}
-
-/// A unit tangent, as `shorter·v − radial·(the row it is a tangent at)`, v being the shorter of δ and σ.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tangent {
-    shorter: f64,
-    radial: f64,
-}
-
-/// The plane of x and w, and how δ and σ lie in it.
-struct Plane {
-    angle: Angle,
-    /// Whether δ is the shorter of the two.
-    acute: bool,
-    shorter_length: f64,
-}
-
-impl Plane {
+impl Scaled {
     #[inline(always)]
-    fn of(x: &Scaled<'_>, w: &Scaled<'_>, delta: &mut Vec<f64>, sigma: &mut Vec<f64>) -> Self {
-        delta.resize(x.entries.len(), 0.0);
-        sigma.resize(x.entries.len(), 0.0);
-        let (x_length, w_length) = (x.length, w.length);
-        let rows = x.entries.iter().zip(w.entries);
-        for ((delta, sigma), (&x, &w)) in delta.iter_mut().zip(&mut *sigma).zip(rows) {
+    fn set<A: Element>(&mut self, row: &[A]) {
+        let norm = Norm::of(row);
+        norm.scale_down(row, &mut self.entries);
+        self.length = norm.normalised();
+        self.power = norm.power();
+    }
+
+    fn is_finite(&self) -> bool {
+        self.length.is_finite()
+    }
+
+    fn is_zero(&self) -> bool {
+        self.length == 0.0
+    }
+
+    /// ‖row‖, infinite or zero where that leaves the range.
+    fn norm(&self) -> f64 {
+        scale_by_power(self.length, self.power)
+    }
+
+    /// 1/‖row‖, infinite if that is.
+    fn inverse(&self) -> f64 {
+        scale_by_power(1.0 / self.length, -self.power)
+    }
+}
+
+/// A feature and a class weight, and the plane they span. The memory is kept from row to row.
+#[derive(Debug, Default)]
+pub(super) struct Pair<A> {
+    copy: Vec<A>,
+    x: Scaled,
+    w: Scaled,
+    /// The angle between them; none if either is zero.
+    angle: Option<Angle>,
+    delta: Vec<f64>,
+    sigma: Vec<f64>,
+    /// ‖δ‖ and ‖σ‖.
+    chords: [f64; 2],
+    tangent: Vec<f64>,
+    derivative: Vec<f64>,
+}
+
+impl<A: Element> Pair<A> {
+    #[inline(always)]
+    fn set_feature(&mut self, feature: ArrayView1<'_, A>) {
+        self.x.set(contiguous(feature, &mut self.copy));
+    }
+
+    /// Takes in the weight that has the smallest angle with the feature, of equals the first, and returns which it is.
+    #[inline(always)]
+    fn set_nearest(&mut self, weights: ArrayView2<'_, A>) -> usize {
+        let (mut nearest, mut closest) = (0, f64::NEG_INFINITY);
+        if weights.nrows() > 1 {
+            for (k, weight) in weights.outer_iter().enumerate() {
+                self.set_weight(weight);
+                if self.cosine() > closest {
+                    (nearest, closest) = (k, self.cosine());
+                }
+            }
+        }
+        self.set_weight(weights.row(nearest));
+        nearest
+    }
+
+    #[inline(always)]
+    fn set_weight(&mut self, weight: ArrayView1<'_, A>) {
+        self.w.set(contiguous(weight, &mut self.copy));
+        self.angle = None;
+        if self.x.is_zero() || self.w.is_zero() {
+            return;
+        }
+        let (x_length, w_length) = (self.x.length, self.w.length);
+        self.delta.resize(self.x.entries.len(), 0.0);
+        self.sigma.resize(self.x.entries.len(), 0.0);
+        let rows = self.x.entries.iter().zip(&self.w.entries);
+        for ((delta, sigma), (&x, &w)) in self.delta.iter_mut().zip(&mut self.sigma).zip(rows) {
             *delta = difference_of_products(x_length, w, w_length, x);
             *sigma = difference_of_products(x_length, w, -w_length, x);
         }
-        let (chord, sum) = (dot(delta, delta).sqrt(), dot(sigma, sigma).sqrt());
-        let acute = chord <= sum;
-        Self {
-            angle: Angle::from_chords(chord, sum),
-            acute,
-            shorter_length: if acute { chord } else { sum },
+        self.chords = [&self.delta, &self.sigma].map(|v| dot(v, v).sqrt());
+        let [chord, sum] = self.chords;
+        self.angle = Some(Angle::from_chords(chord, sum));
+    }
+
+    /// cosθ; 0 if there is no angle.
+    fn cosine(&self) -> f64 {
+        self.angle.map_or(0.0, |angle| angle.cos())
+    }
+
+    /// z = w·x.
+    #[inline(always)]
+    fn linear(&self) -> Logit {
+        let (x, w) = (&self.x, &self.w);
+        let value = scale_by_power(dot(&x.entries, &w.entries), x.power + w.power);
+        Logit {
+            value,
+            plain: value,
+            by_x: [0.0, scale_by_power(1.0, w.power), 0.0],
+            by_w: [scale_by_power(1.0, x.power), 0.0, 0.0],
         }
     }
 
-    /// The unit tangents at x and at w, each towards the other, from the shorter of δ and σ.
-    #[inline(always)]
-    fn tangents(&self, x: &Scaled<'_>, w: &Scaled<'_>, shorter: &[f64]) -> [Tangent; 2] {
-        // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂; σ leads to the other from either.
-        let back = if self.acute { -1.0 } else { 1.0 };
-        [
-            Tangent::at(x.entries, shorter, 1.0, self.shorter_length),
-            Tangent::at(w.entries, shorter, back, self.shorter_length),
-        ]
+    /// z = ŵ·x where x = 0; ∂z/∂w is proportional to x.
+    fn at_zero(&self) -> Logit {
+        Logit {
+            value: 0.0,
+            plain: 0.0,
+            by_x: [0.0, 1.0 / self.w.length, 0.0],
+            by_w: [0.0; 3],
+        }
     }
-}
 
-impl Tangent {
-    /// The part of `sign·shorter` that is orthogonal to `row`, made a unit vector.
-    ///
-    /// What is left after the projection may be nothing but its rounding: then the rows are parallel to the last bit, no
-    /// tangent is better than any other, and their mean, zero, is taken.
+    /// z = scale·ψ(θ, ‖x‖). The scale is ‖x‖ if the features keep their norm. ∂θ/∂x is −u/‖x‖. ‖x‖/‖x‖ is never formed, because
+    /// 1/‖x‖ may be infinite.
+    fn angular(&self, layer: Layer, psi: &TargetLogit, angle: Angle) -> Logit {
+        let (x, w) = (&self.x, &self.w);
+        let (slope, norm_slope) = (psi.angle_slope(), psi.norm_slope());
+        let (scale, across_x, across_w, radial) = if let Layer::Cosine { scale } = layer {
+            (
+                scale,
+                scale * slope * x.inverse(),
+                scale * slope * w.inverse(),
+                scale * norm_slope / x.length,
+            )
+        } else {
+            let norm = x.norm();
+            let across_w = scale_by_power(x.length * slope / w.length, x.power - w.power);
+            let radial = (psi.value() + norm * norm_slope) / x.length;
+            (norm, slope, across_w, radial)
+        };
+        Logit {
+            value: scale * psi.value(),
+            plain: scale * angle.cos(),
+            by_x: [radial, 0.0, -across_x],
+            by_w: [0.0, 0.0, -across_w],
+        }
+    }
+
+    /// Writes the derivative by x, or by w, and returns its largest absolute entry.
     #[inline(always)]
-    fn at(row: &[f64], shorter: &[f64], sign: f64, shorter_length: f64) -> Self {
-        let square = dot(row, row);
-        let first = sign * dot(shorter, row) / square;
-        let (left, once) = project(row, shorter, sign, first);
+    fn write(&mut self, by_x: bool, [of_x, of_w, of_tangent]: [f64; 3], out: &mut [A]) -> f64 {
+        self.tangent.clear();
+        self.tangent.resize(out.len(), 0.0);
+        // Parallel rows have no tangent, however steep the logit is along it.
+        let steep = if of_tangent != 0.0 && self.find_tangent(by_x) {
+            of_tangent
+        } else {
+            0.0
+        };
+        self.derivative.resize(out.len(), 0.0);
+        let rows = self.x.entries.iter().zip(&self.w.entries);
+        let rows = rows.zip(&self.tangent);
+        for (entry, ((&x, &w), &unit)) in self.derivative.iter_mut().zip(rows) {
+            *entry = steep * unit + of_x * x + of_w * w;
+        }
+        for (out, &entry) in out.iter_mut().zip(&self.derivative) {
+            *out = A::narrow(entry);
+        }
+        largest_magnitude(&self.derivative)
+    }
+
+    /// Finds the unit tangent at x, or at w, towards the other, and whether there is one.
+    ///
+    /// It is the part of the shorter of δ and σ that is orthogonal to the row. Where nothing is left but the rounding of that
+    /// projection, the rows are parallel to the last bit. Then no tangent is better than any other.
+    #[inline(always)]
+    fn find_tangent(&mut self, at_x: bool) -> bool {
+        let [chord, sum] = self.chords;
+        let acute = chord <= sum;
+        let (shorter, length) = if acute {
+            (&self.delta, chord)
+        } else {
+            (&self.sigma, sum)
+        };
+        let row = if at_x { &self.x } else { &self.w };
+        // δ leads from x̂ to ŵ, so it is −δ that leads from ŵ to x̂. σ leads to the other from either.
+        let sign = if acute && !at_x { -1.0 } else { 1.0 };
+        let square = dot(&row.entries, &row.entries);
+        let first = sign * dot(shorter, &row.entries) / square;
+        let (left, once) = project(&row.entries, shorter, sign, first);
         // What the rounding of the first projection has left along the row is removed by a second.
         let radial = first + left / square;
-        let (_, twice) = project(row, shorter, sign, radial);
-        let length = twice.sqrt();
-        if length <= 4.0 * f64::EPSILON * shorter_length || twice <= 0.25 * once {
-            Self::default()
-        } else {
-            Self {
-                shorter: sign / length,
-                radial: radial / length,
-            }
+        let (_, twice) = project(&row.entries, shorter, sign, radial);
+        let norm = twice.sqrt();
+        if norm <= 4.0 * f64::EPSILON * length || twice <= 0.25 * once {
+            return false;
         }
+        let (forward, back) = (sign / norm, radial / norm);
+        let entries = shorter.iter().zip(&row.entries);
+        for (unit, (&v, &r)) in self.tangent.iter_mut().zip(entries) {
+            *unit = forward * v - back * r;
+        }
+        true
     }
 }
 
@@ -425,28 +405,4 @@ fn project(row: &[f64], shorter: &[f64], sign: f64, radial: f64) -> (f64, f64) {
         square = t.mul_add(t, square);
     }
     (along, square)
-}
-
-/// Writes a derivative, and returns its largest absolute entry.
-#[inline(always)]
-fn write<A: Element>(
-    derivative: Derivative,
-    [x, w, shorter]: [&[f64]; 3],
-    (tangent, tangent_row): (Tangent, &[f64]),
-    entries: &mut Vec<f64>,
-    out: &mut [A],
-) -> f64 {
-    // Parallel rows have no tangent, however steep the logit is along it.
-    let parallel = tangent.shorter == 0.0;
-    let steep = if parallel { 0.0 } else { derivative.tangent };
-    entries.resize(x.len(), 0.0);
-    let rows = x.iter().zip(w).zip(shorter).zip(tangent_row);
-    for (entry, (((&x, &w), &v), &r)) in entries.iter_mut().zip(rows) {
-        let unit = tangent.shorter * v - tangent.radial * r;
-        *entry = steep * unit + derivative.x * x + derivative.w * w;
-    }
-    for (out, &entry) in out.iter_mut().zip(&*entries) {
-        *out = A::narrow(entry);
-    }
-    largest_magnitude(entries)
 }

@@ -425,15 +425,13 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
                 head,
                 plan,
                 features: features.view(),
-                labels: &case.labels,
+                labels: case.labels.clone(),
                 coefficients: vec![1.0 / 40.0; 40],
             };
             let own = rows_of(&weights, plan.own_columns());
             Part {
                 columns: plan.own_columns(),
-                underway: problem
-                    .begin(own, Memory::of(&plan, scratch))
-                    .expect("good"),
+                underway: Underway::begin(problem, own, scratch).expect("good"),
             }
         })
         .collect();
@@ -481,8 +479,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     for Part { columns, underway } in &mut parts {
         let own = rows_of(&weights, columns.clone());
         let mut gradient = vec![A::zero(); own.len()];
-        underway.begin_totals(&rows, underway.batch.weights(own));
-        let (back, lanes) = underway.back(&rows);
+        let (back, lanes) = underway.back(&rows, underway.batch.weights(own));
         back.all(back.batch.weights(own), lanes, &mut gradient, &mut []);
         drop(back);
         let expected = rows_of(&whole.grad_weights, columns.clone());

@@ -52,8 +52,7 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
         .with_sub_centers(3));
     composed!("sub-centers", 9, hard(), |c| c.with_sub_centers(3));
     composed!("smoothing", 27, cos, |c| c.with_label_smoothing(0.1));
-    composed!("smoothing", 27, learned, |c| c
-        .with_label_smoothing(0.1));
+    composed!("smoothing", 27, learned, |c| c.with_label_smoothing(0.1));
     composed!("smoothing", 27, softmax.clone(), |c| c
         .with_label_smoothing(0.1));
     composed!("focal", 27, arc, |c| c.with_focal(2.0));
