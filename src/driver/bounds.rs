@@ -1,5 +1,5 @@
-//! What may leave the range of the element type, found from lengths. Logits that may are refused. Gradients that may are
-//! computed once without being written, which tells whether they do.
+//! Bounds, from lengths, of what may leave the range of the element type. A logit that may is refused. If a gradient may, all
+//! are computed once without being written, which tells whether one does.
 
 use crate::error::{Argument, Error};
 use crate::numerics::{Element, scale_by_power};

@@ -28,8 +28,8 @@ pub(super) struct Closed {
     log_sum: [f64; 2],
 }
 
-/// A shift never lies above the logits that it is for, but for a little rounding. Only where there is no class but the target
-/// it is unrelated to them; the exponentials are zero then.
+/// The most that the logarithm of a share may be. A shift lies above the log-sum by no more than rounding. Where there is no
+/// class but the target, it is unrelated to the log-sum, but then all exponentials are 0.
 const LARGEST_LOG_SHARE: f64 = 1.0;
 
 /// The exponent of a bound that is 0, or that has underflowed.

@@ -5,8 +5,6 @@
 //! logit exceeds it by more than the slack, which keeps clear of overflow. It never lies above the largest logit, so that a
 //! probability keeps its digits as long as it is a normal number. In the ordinary case it is 0, and nothing has to be done.
 
-use core::fmt;
-
 use crate::numerics::{Element, larger, reduce, scale_by_power};
 use crate::scratch::RowSum;
 
@@ -26,27 +24,16 @@ pub(super) struct Changed<A> {
     pub(super) polynomial: [A; 4],
 }
 
-/// What a margin does to a row's negatives.
-trait Map<A>: Copy + fmt::Debug {
-    /// Whether it does anything.
-    const CHANGES: bool;
-    /// The logit that it makes of one, and the slope there.
-    fn of(self, logit: A) -> (A, A);
-}
-
-/// Nothing.
-impl<A: Element> Map<A> for () {
-    const CHANGES: bool = false;
-
-    #[inline(always)]
-    fn of(self, logit: A) -> (A, A) {
-        (logit, A::one())
+impl<A: Element> Changed<A> {
+    /// Of a row whose logits stay what they are.
+    fn nothing() -> Self {
+        Self {
+            above: A::infinity(),
+            polynomial: [A::zero(); 4],
+        }
     }
-}
 
-impl<A: Element> Map<A> for Changed<A> {
-    const CHANGES: bool = true;
-
+    /// What becomes of a logit, and the slope there.
     #[inline(always)]
     fn of(self, z: A) -> (A, A) {
         let [a, b, c, d] = self.polynomial;
@@ -71,47 +58,6 @@ pub(super) struct Tile<'a, A> {
     pub(super) products: &'a [A],
 }
 
-impl<'a, A: Element> Tile<'a, A> {
-    /// Adds each row to its sums. What the backward pass multiplies, `exp(z − shift) · slope/‖w‖`, goes to `out`, unless that
-    /// is empty.
-    #[inline(always)]
-    pub(super) fn open(self, sums: &mut [RowSum<A>], out: &mut [A]) {
-        let unit = scale_by_power(1.0, self.block.unit);
-        let mut outs = out.chunks_exact_mut(self.block.columns.len());
-        for (row, sum) in self.rows().zip(sums) {
-            row.open(sum, unit, outs.next().unwrap_or_default());
-        }
-    }
-
-    /// The same, with the shifts that the exponentials were found to need.
-    #[inline(always)]
-    pub(super) fn again(self, shifts: &[A], out: &mut [A]) {
-        let outs = out.chunks_exact_mut(self.block.columns.len());
-        for ((row, &shift), out) in self.rows().zip(shifts).zip(outs) {
-            row.measure(shift, out);
-        }
-    }
-
-    #[inline(always)]
-    fn rows(self) -> impl Iterator<Item = Row<'a, A>> {
-        let rows = self.products.chunks_exact(self.block.columns.len());
-        rows.enumerate().map(move |(i, products)| Row {
-            block: self.block,
-            link: self.link,
-            changed: self.changed.get(i).copied().flatten(),
-            products,
-        })
-    }
-}
-
-/// One row of a tile.
-struct Row<'a, A> {
-    block: &'a Block<'a, A>,
-    link: Link,
-    changed: Option<Changed<A>>,
-    products: &'a [A],
-}
-
 /// What one pass over a row has found.
 struct Measured<A> {
     /// Σ exp(z − shift), or Σ softplus(z).
@@ -124,11 +70,36 @@ struct Measured<A> {
     values: f64,
 }
 
-impl<A: Element> Row<'_, A> {
+impl<A: Element> Tile<'_, A> {
+    /// Adds each row to its sums. What the backward pass multiplies, `exp(z − shift) · slope/‖w‖`, goes to `out`, unless that
+    /// is empty.
+    #[inline(always)]
+    pub(super) fn open(self, sums: &mut [RowSum<A>], out: &mut [A]) {
+        let unit = scale_by_power(1.0, self.block.unit);
+        let mut outs = out.chunks_exact_mut(self.block.columns.len());
+        for (row, sum) in sums.iter_mut().enumerate() {
+            self.open_row(row, sum, unit, outs.next().unwrap_or_default());
+        }
+    }
+
+    /// The same, with the shifts that the exponentials were found to need.
+    #[inline(always)]
+    pub(super) fn again(self, shifts: &[A], out: &mut [A]) {
+        let outs = out.chunks_exact_mut(self.block.columns.len());
+        for (row, (&shift, out)) in shifts.iter().zip(outs).enumerate() {
+            self.measure(row, shift, out);
+        }
+    }
+
+    #[inline(always)]
+    fn changed(&self, row: usize) -> Option<Changed<A>> {
+        self.changed.get(row).copied().flatten()
+    }
+
     /// Adds the row to its sums.
     #[inline(always)]
-    fn open(&self, sum: &mut RowSum<A>, unit: f64, out: &mut [A]) {
-        let mut found = self.measure(sum.shift, out);
+    fn open_row(&self, row: usize, sum: &mut RowSum<A>, unit: f64, out: &mut [A]) {
+        let mut found = self.measure(row, sum.shift, out);
         if matches!(self.link, Link::Softmax) {
             let fresh = sum.total == 0.0;
             let rises = found.reached > sum.shift + A::SHIFT_SLACK;
@@ -138,7 +109,7 @@ impl<A: Element> Row<'_, A> {
                     sum.total *= (sum.shift - found.reached).widen().exp();
                 }
                 sum.shift = found.reached;
-                found = self.measure(sum.shift, out);
+                found = self.measure(row, sum.shift, out);
             }
         }
         sum.largest = larger(sum.largest, found.largest);
@@ -150,48 +121,51 @@ impl<A: Element> Row<'_, A> {
                 let length = found.lengths / found.total * unit;
                 sum.length = before * sum.length + now * length;
             }
-            if self.changed.is_some() {
+            if self.changed(row).is_some() {
                 sum.mean = before * sum.mean + now * (found.values / found.total);
             }
             sum.total = total;
         }
     }
 
-    /// One pass, with exponentials relative to `shift`.
+    /// One pass over a row, with exponentials relative to `shift`.
     #[inline(always)]
-    fn measure(&self, shift: A, out: &mut [A]) -> Measured<A> {
+    fn measure(&self, row: usize, shift: A, out: &mut [A]) -> Measured<A> {
         let lengths = !self.block.lengths.is_empty();
-        match (self.link, self.changed) {
-            (Link::Softmax, None) if lengths => self.pass::<false, true, _>(shift, (), out),
-            (Link::Softmax, None) => self.pass::<false, false, _>(shift, (), out),
-            (Link::Softmax, Some(map)) => self.pass::<false, false, _>(shift, map, out),
-            (Link::Logistic { .. }, None) => self.pass::<true, false, _>(shift, (), out),
-            (Link::Logistic { .. }, Some(map)) => self.pass::<true, false, _>(shift, map, out),
+        match (self.link, self.changed(row)) {
+            (Link::Softmax, None) if lengths => self.pass::<false, true, false>(row, shift, out),
+            (Link::Softmax, None) => self.pass::<false, false, false>(row, shift, out),
+            (Link::Softmax, Some(_)) => self.pass::<false, false, true>(row, shift, out),
+            (Link::Logistic { .. }, None) => self.pass::<true, false, false>(row, shift, out),
+            (Link::Logistic { .. }, Some(_)) => self.pass::<true, false, true>(row, shift, out),
         }
     }
 
     #[inline(always)]
-    fn pass<const LOGISTIC: bool, const LENGTHS: bool, M: Map<A>>(
+    fn pass<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool>(
         &self,
+        row: usize,
         shift: A,
-        map: M,
         out: &mut [A],
     ) -> Measured<A> {
         if out.is_empty() {
-            self.lanes::<LOGISTIC, LENGTHS, false, M>(shift, map, out)
+            self.lanes::<LOGISTIC, LENGTHS, CHANGES, false>(row, shift, out)
         } else {
-            self.lanes::<LOGISTIC, LENGTHS, true, M>(shift, map, out)
+            self.lanes::<LOGISTIC, LENGTHS, CHANGES, true>(row, shift, out)
         }
     }
 
     #[inline(always)]
-    fn lanes<const LOGISTIC: bool, const LENGTHS: bool, const KEEP: bool, M: Map<A>>(
+    fn lanes<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
         &self,
+        row: usize,
         shift: A,
-        map: M,
         out: &mut [A],
     ) -> Measured<A> {
-        let (products, rest) = self.products.as_chunks::<LANES>();
+        let map = self.changed(row).unwrap_or_else(Changed::nothing);
+        let width = self.block.columns.len();
+        let products = &self.products[row * width..(row + 1) * width];
+        let (products, rest) = products.as_chunks::<LANES>();
         let (factors, factors_rest) = self.block.factors.as_chunks::<LANES>();
         let (constants, constants_rest) = self.block.constants.as_chunks::<LANES>();
         let (lengths, lengths_rest) = self.block.lengths.as_chunks::<LANES>();
@@ -203,7 +177,7 @@ impl<A: Element> Row<'_, A> {
             } else {
                 &[A::zero(); LANES]
             };
-            let kept = lanes.step::<LOGISTIC, LENGTHS, KEEP, M>(
+            let kept = lanes.step::<LOGISTIC, LENGTHS, CHANGES, KEEP>(
                 products,
                 (&factors[i], &constants[i], length),
                 shift,
@@ -216,7 +190,7 @@ impl<A: Element> Row<'_, A> {
         let mut tail = Lanes::<A, 1>::new();
         for (i, &product) in rest.iter().enumerate() {
             let length = if LENGTHS { lengths_rest[i] } else { A::zero() };
-            let kept = tail.step::<LOGISTIC, LENGTHS, KEEP, M>(
+            let kept = tail.step::<LOGISTIC, LENGTHS, CHANGES, KEEP>(
                 &[product],
                 (&[factors_rest[i]], &[constants_rest[i]], &[length]),
                 shift,
@@ -226,7 +200,10 @@ impl<A: Element> Row<'_, A> {
                 out_rest[i] = kept[0];
             }
         }
-        let (found, tail) = (lanes.joined::<LENGTHS, M>(), tail.joined::<LENGTHS, M>());
+        let (found, tail) = (
+            lanes.joined::<LENGTHS, CHANGES>(),
+            tail.joined::<LENGTHS, CHANGES>(),
+        );
         Measured {
             total: found.total + tail.total,
             largest: larger(found.largest, tail.largest),
@@ -260,15 +237,15 @@ impl<A: Element, const N: usize> Lanes<A, N> {
 
     /// Takes in N products, and returns what the backward pass multiplies.
     #[inline(always)]
-    fn step<const LOGISTIC: bool, const LENGTHS: bool, const KEEP: bool, M: Map<A>>(
+    fn step<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
         &mut self,
         products: &[A; N],
         (factors, constants, lengths): (&[A; N], &[A; N], &[A; N]),
         shift: A,
-        map: M,
+        map: Changed<A>,
     ) -> [A; N] {
         let (mut z, mut slopes, mut values) = (*products, [A::one(); N], [A::zero(); N]);
-        if M::CHANGES {
+        if CHANGES {
             for k in 0..N {
                 let plain = z[k] * factors[k];
                 self.largest[k] = larger(self.largest[k], plain + constants[k]);
@@ -298,7 +275,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             if LENGTHS {
                 self.lengths[k] = terms[k].mul_add(lengths[k], self.lengths[k]);
             }
-            if M::CHANGES {
+            if CHANGES {
                 // −∞ in the place of a target has no exponential, and 0 · ∞ is not 0.
                 let value = larger(values[k], A::min_value());
                 self.values[k] = terms[k].mul_add(value, self.values[k]);
@@ -306,7 +283,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         }
         if KEEP {
             for k in 0..N {
-                if M::CHANGES {
+                if CHANGES {
                     terms[k] *= slopes[k];
                 }
                 if !LENGTHS {
@@ -318,19 +295,19 @@ impl<A: Element, const N: usize> Lanes<A, N> {
     }
 
     #[inline(always)]
-    fn joined<const LENGTHS: bool, M: Map<A>>(self) -> Measured<A> {
+    fn joined<const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
         let sum = |lanes: [A; N]| reduce(lanes.map(Element::widen), |a, b| a + b);
         let reached = reduce(self.reached, larger);
         Measured {
             total: sum(self.totals),
-            largest: if M::CHANGES {
+            largest: if CHANGES {
                 reduce(self.largest, larger)
             } else {
                 reached
             },
             reached,
             lengths: if LENGTHS { sum(self.lengths) } else { 0.0 },
-            values: if M::CHANGES { sum(self.values) } else { 0.0 },
+            values: if CHANGES { sum(self.values) } else { 0.0 },
         }
     }
 }

@@ -50,11 +50,49 @@ struct Rows<'a, A> {
     directions: [&'a mut [A]; 2],
     norms: &'a mut [f64],
     targets: &'a mut [RowTarget<A>],
-    /// The first feature that cannot be used, or the first target.
-    found: &'a mut Result<Option<Error>, Error>,
 }
 
 impl<A: Element> Rows<'_, A> {
+    /// Finds out all of it, some rows at a time. Returns what is wrong with a target, if all features can be used.
+    fn find_all(
+        self,
+        problem: &Problem<'_, A>,
+        weights: ArrayView2<'_, A>,
+    ) -> Result<Option<Error>, Error> {
+        let dim = problem.plan.dim;
+        let chunk = parallel::rows_per_task(problem.plan.rows, dim);
+        let mut found = vec![Ok(None); problem.plan.rows.div_ceil(chunk)];
+        let mut scaled = Pieces::over(self.scaled);
+        let wants_directions = !self.directions[0].is_empty();
+        let mut directions = self.directions.map(Pieces::over);
+        let norms = self.norms.chunks_mut(chunk);
+        let targets = self.targets.chunks_mut(chunk);
+        let tasks = norms.zip(targets).zip(&mut found).enumerate();
+        let tasks = tasks.map(|(task, ((norms, targets), found))| {
+            let entries = targets.len() * dim;
+            let pieces = directions.each_mut();
+            let rows = Rows {
+                first: task * chunk,
+                scaled: scaled.take(entries),
+                directions: pieces.map(|all| all.take_if(wants_directions, entries)),
+                norms,
+                targets,
+            };
+            (rows, found)
+        });
+        parallel::for_each(tasks.collect(), |(mut rows, found): (Rows<'_, A>, _)| {
+            vectorized(
+                #[inline(always)]
+                || *found = rows.find(problem, weights),
+            );
+        });
+        let mut target_error = None;
+        for found in found {
+            target_error = target_error.or(found?);
+        }
+        Ok(target_error)
+    }
+
     /// Refuses features that cannot be used, and otherwise scales them and finds their targets.
     #[inline(always)]
     fn find(
@@ -74,6 +112,7 @@ impl<A: Element> Rows<'_, A> {
             self.norms[offset] = norm.value();
             scale(head.layer, feature, norm, &mut self.scaled[entries.clone()]);
             if target_error.is_none() {
+                // Empty directions have no such entries.
                 let out = self.directions.each_mut();
                 let out = out.map(|all| all.get_mut(entries.clone()).unwrap_or_default());
                 match RowTarget::find(problem, weights, row, out, &mut pair) {
@@ -101,54 +140,26 @@ fn scale<A: Element>(layer: Layer, feature: &[A], norm: Norm, out: &mut [A]) {
 }
 
 impl<'a, A: Element> Batch<'a, A> {
-    /// Refuses features that cannot be used, and otherwise scales them and finds their targets. `weights` are the rows of the
-    /// columns that are evaluated here.
+    /// Takes the features in. `weights` are the rows of the columns that are evaluated here.
     pub(super) fn new<'p: 'a>(
         problem: Problem<'p, A>,
         weights: ArrayView2<'_, A>,
         elements: &mut Pieces<'a, A>,
     ) -> Result<Self, Error> {
-        let (rows, dim) = (problem.plan.rows, problem.plan.dim);
         let sizes = problem.plan.sizes::<A>();
         let scaled = elements.take(sizes.features);
         let by_feature = elements.take(sizes.directions);
         let by_weight = elements.take(sizes.directions);
-        let mut norms = vec![0.0; rows];
-        let mut targets = vec![RowTarget::ELSEWHERE; rows];
-
-        let chunk = parallel::rows_per_task(rows, dim);
-        let mut found = vec![Ok(None); rows.div_ceil(chunk)];
-        let mut features = Pieces::over(&mut *scaled);
-        let mut directions = [&mut *by_feature, &mut *by_weight].map(Pieces::over);
-        let tasks = targets
-            .chunks_mut(chunk)
-            .zip(norms.chunks_mut(chunk))
-            .zip(&mut found)
-            .enumerate()
-            .map(|(task, ((targets, norms), found))| {
-                let entries = targets.len() * dim;
-                Rows {
-                    first: task * chunk,
-                    scaled: features.take(entries),
-                    directions: directions
-                        .each_mut()
-                        .map(|all| all.take_if(sizes.directions > 0, entries)),
-                    norms,
-                    targets,
-                    found,
-                }
-            })
-            .collect();
-        parallel::for_each(tasks, |mut rows: Rows<'_, A>| {
-            vectorized(
-                #[inline(always)]
-                || *rows.found = rows.find(&problem, weights),
-            );
-        });
-        let mut target_error = None;
-        for found in found {
-            target_error = target_error.or(found?);
-        }
+        let mut norms = vec![0.0; problem.plan.rows];
+        let mut targets = vec![RowTarget::ELSEWHERE; problem.plan.rows];
+        let rows = Rows {
+            first: 0,
+            scaled: &mut *scaled,
+            directions: [&mut *by_feature, &mut *by_weight],
+            norms: &mut norms,
+            targets: &mut targets,
+        };
+        let target_error = rows.find_all(&problem, weights)?;
         let longest_feature = match problem.head.layer {
             Layer::UnitWeights => norms.iter().fold(0.0, |a: f64, &b| a.max(b)),
             _ => 0.0,
@@ -161,7 +172,7 @@ impl<'a, A: Element> Batch<'a, A> {
             longest_feature,
             targets: Vec::new(),
             target_error,
-            by_column: (0..rows).collect(),
+            by_column: (0..problem.plan.rows).collect(),
             changed: Vec::new(),
             coefficients: problem.coefficients,
             by_feature,

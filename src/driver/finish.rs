@@ -58,8 +58,8 @@ impl<A: Element> WayBack<'_, '_, A> {
         });
     }
 
-    /// The same, as many runs at a time as there are lanes, each handed to `update` in the order of the classes with the
-    /// weights that it is the gradient of.
+    /// The same, as many runs at a time as there are lanes. `update` is handed each run, with its weights, in the order of the
+    /// classes.
     pub(super) fn stream(
         &self,
         mut rows: ArrayViewMut2<'_, A>,
@@ -399,7 +399,7 @@ impl<A: Element> WayBack<'_, '_, A> {
     }
 }
 
-/// What `constants`, if they are wanted, hold for the classes of a run.
+/// The next piece of `constants`, for the classes of a run; empty if they are not wanted.
 fn constants_of<'a, A>(
     plan: &Plan,
     blocks: &Range<usize>,

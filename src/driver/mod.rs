@@ -76,7 +76,7 @@ pub(crate) enum Link {
     Logistic { positive: f64, negative: f64 },
 }
 
-/// What of itself a loss learns.
+/// What a loss learns besides the class weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learns {
     Nothing,

@@ -35,7 +35,7 @@ pub(super) struct Opened<'a, A> {
     pub(super) direction: Vec<f64>,
 }
 
-/// One segment's share of that.
+/// The share of one segment.
 struct Segment<'a, A> {
     blocks: Range<usize>,
     factors: Pieces<'a, A>,
@@ -159,7 +159,7 @@ impl<A: Element> Segment<'_, A> {
 }
 
 impl<A: Element> Block<'_, A> {
-    /// Adds the rows, normalised if the layer does that, to their sum; nothing if that is empty.
+    /// Adds the rows to `sum`, normalised if the layer does that. Does nothing if `sum` is empty.
     fn add_directions(&self, normalised: bool, sum: &mut [f64]) {
         if sum.is_empty() {
             return;
@@ -175,8 +175,9 @@ impl<A: Element> Block<'_, A> {
 }
 
 impl<A: Element> Batch<'_, A> {
-    /// `features · Wᵀ` of a tile by a block, with −∞ in the place of the targets, which enter on their own, and of all but
-    /// the nearest of each class's sub-centers. Each target's row in the tile, and its logit without the margin, is `seen`.
+    /// Writes `features · Wᵀ` of a tile by a block. Targets enter the sums on their own, so −∞ stands in their place. It also
+    /// stands in the place of all sub-centers of a class but the nearest. `seen` is told each target's row in the tile, and its
+    /// logit without the margin.
     pub(super) fn products(
         &self,
         rows: &Range<usize>,

@@ -28,19 +28,25 @@ pub(super) fn solve<A: Element>(
         Scores::All(out) => {
             let mut all = Array2::zeros((plan.rows, plan.columns / plan.group));
             let segments = columns(&plan, all.view_mut());
-            run(&mut underway, weights, segments, {
+            run(
+                &mut underway,
+                weights,
+                segments,
                 #[inline(always)]
                 |(first, all), row, class, scores| {
                     let mut out = all.row_mut(row);
                     let out = out.as_slice_mut().expect("rows are contiguous");
                     out[class - *first..][..scores.len()].copy_from_slice(scores);
-                }
-            })?;
+                },
+            )?;
             *out = all;
         }
         Scores::Top(k, out) => {
             let segments = vec![vec![Best::of(k); plan.rows]; plan.segments().len()];
-            let segments = run(&mut underway, weights, segments, {
+            let segments = run(
+                &mut underway,
+                weights,
+                segments,
                 #[inline(always)]
                 |best: &mut Vec<Best<A>>, row, class, scores| {
                     let best = &mut best[row];
@@ -49,8 +55,8 @@ pub(super) fn solve<A: Element>(
                             best.offer(score, class);
                         }
                     }
-                }
-            })?;
+                },
+            )?;
             let best = |row: usize| {
                 let mut best = Best::of(k);
                 for segment in &segments {
@@ -99,9 +105,16 @@ fn run<A: Element, T: Send>(
         tasks,
         |lane, ((index, segment), found)| {
             let blocks = plan.segment(index);
-            *found = run_segment(batch, weights, lane, blocks, |row, class, scores| {
-                take(segment, row, class, scores);
-            });
+            *found = run_segment(
+                batch,
+                weights,
+                lane,
+                blocks,
+                #[inline(always)]
+                |row, class, scores| {
+                    take(segment, row, class, scores);
+                },
+            );
         },
     );
     let mut scanned = Scanned::NONE;

@@ -1,9 +1,9 @@
 //! One row's target: its angle, its logit, and the directions in which that logit grows.
 //!
-//! All in `f64`, and never through the cosine: near the poles a cosine knows its angle to half of its digits only. With
-//! `δ = ‖x‖w − ‖w‖x` and `σ = ‖x‖w + ‖w‖x`, the angle is `2·atan2(‖δ‖, ‖σ‖)`, and the shorter of the two, freed of its
-//! component along x, points along the tangent at x̂ towards ŵ. That unit tangent carries the gradient, so that no `1/sinθ`
-//! is ever formed. Below 1e-150 radians the square of the shorter one is no normal number: the tangent is then finite, but no
+//! Everything here is in `f64`. The angle does not come from the cosine, which near the poles knows it to half of its digits
+//! only. With `δ = ‖x‖w − ‖w‖x` and `σ = ‖x‖w + ‖w‖x`, the angle is `2·atan2(‖δ‖, ‖σ‖)`. The shorter of the two, freed of its
+//! component along x, points along the tangent at x̂ towards ŵ. The gradient goes along that unit tangent, so that no `1/sinθ`
+//! is ever formed. Below 1e-150 radians the square of the shorter one is no normal number. Then the tangent is finite, but no
 //! unit vector.
 
 use ndarray::{ArrayView1, ArrayView2, Axis, Slice};
@@ -38,7 +38,7 @@ pub(super) struct RowTarget<A> {
     pub(super) term: [f64; 2],
     /// What the margin makes of the row's negatives, in units of the logits.
     pub(super) changed: Option<Changed<A>>,
-    /// The most that the slope of that may be.
+    /// A bound of the slope of `changed`, at least 1.
     pub(super) negative_slope: f64,
 }
 
@@ -56,10 +56,10 @@ impl<A: Element> RowTarget<A> {
         negative_slope: 1.0,
     };
 
-    /// The target of one row, whose feature is known to be usable. Of weights that are not, the scan says so.
+    /// Finds the target of one row. Its feature is known to be usable. Weights that are not usable are refused by the scan.
     ///
-    /// `weights` are the rows of the columns that are evaluated here. `directions` are where ∂z_y/∂x and ∂z_y/∂w_y go; empty
-    /// if they are not wanted.
+    /// `weights` are the rows of the columns that are evaluated here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these
+    /// are empty.
     #[inline(always)]
     pub(super) fn find(
         problem: &Problem<'_, A>,
@@ -272,7 +272,7 @@ impl<A: Element> Pair<A> {
 
     /// cosθ; 0 if there is no angle.
     fn cosine(&self) -> f64 {
-        self.angle.map_or(0.0, |angle| angle.cos())
+        self.angle.map_or(0.0, Angle::cos)
     }
 
     /// z = w·x.
