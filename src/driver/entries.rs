@@ -26,6 +26,7 @@ pub(super) struct Changed<A> {
 
 impl<A: Element> Changed<A> {
     /// Of a row whose logits stay what they are.
+    #[inline(always)]
     fn nothing() -> Self {
         Self {
             above: A::infinity(),

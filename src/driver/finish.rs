@@ -19,6 +19,7 @@ use super::features::Batch;
 use super::lane::Lane;
 use super::open::Opened;
 use super::plan::Plan;
+use super::smoothing;
 use super::weights::{Block, Weights, project, scale_row};
 
 /// The backward pass: what it reads, and the sums of ∂X that it adds to.
@@ -307,7 +308,7 @@ impl<'a, A: Element> Run<'a, A> {
         let (batch, columns) = (back.batch, &block.columns);
         let (plan, first) = (&batch.plan, columns.start - self.first);
         let out = &mut self.weights[first * plan.dim..][..block.rows.len()];
-        back.add_uniform(out, block);
+        smoothing::add_to_classes(back, out, block);
         let power = if block.scaled { 0 } else { -back.boost };
         vectorized(
             #[inline(always)]
@@ -348,33 +349,6 @@ impl<'a, A: Element> Run<'a, A> {
 }
 
 impl<A: Element> WayBack<'_, '_, A> {
-    /// What smoothed labels take from every class but a row's own.
-    fn add_uniform(&self, out: &mut [A], block: &Block<'_, A>) {
-        if self.uniform.is_empty() {
-            return;
-        }
-        let (batch, dim) = (self.batch, self.batch.plan.dim);
-        let boost = scale_by_power(1.0, self.boost);
-        let share = -batch.head.uniform_share(batch.plan.columns) * boost;
-        let normalised = batch.head.normalises_weights();
-        let mut own: Vec<f64> = Vec::new();
-        for (j, (out, factor)) in out.chunks_exact_mut(dim).zip(block.factors).enumerate() {
-            let column = block.columns.start + j;
-            own.clear();
-            own.extend_from_slice(&self.uniform);
-            for &row in batch.rows_of(&(column..column + 1)) {
-                let features = batch.rows(&(row..row + 1));
-                for (own, feature) in own.iter_mut().zip(features) {
-                    *own -= share * batch.coefficients[row] * feature.widen();
-                }
-            }
-            let factor = if normalised { factor.widen() } else { 1.0 };
-            for (out, own) in out.iter_mut().zip(&own) {
-                *out = A::narrow(own.mul_add(factor, out.widen()));
-            }
-        }
-    }
-
     fn add_targets(&self, out: &mut [A], columns: &Range<usize>, targets: &[usize]) {
         let (batch, dim) = (self.batch, self.batch.plan.dim);
         let column_of = |row: usize| batch.targets[row].column;

@@ -1,10 +1,11 @@
 //! The working memory of a task: there are as many lanes as tasks at a time, and a task takes whichever is free.
 
-use crate::numerics::Element;
+use crate::error::Error;
+use crate::numerics::{Element, parallel};
 use crate::scratch::Pieces;
 
 use super::plan::Plan;
-use super::weights::Buffers;
+use super::weights::{Buffers, Scanned};
 
 /// The memory of one lane.
 #[derive(Debug)]
@@ -55,4 +56,22 @@ impl<'a, A: Element> Lane<'a, A> {
             })
             .collect()
     }
+}
+
+/// Does `work` for every segment, each in whichever lane is free. Joins what has been found out about their class weights, or
+/// returns the error of the first segment that has one.
+pub(super) fn scan<A: Element, T: Send>(
+    lanes: &mut [Lane<'_, A>],
+    segments: impl ExactSizeIterator<Item = T> + Send,
+    work: impl Fn(&mut Lane<'_, A>, T) -> Result<Scanned, Error> + Send + Sync,
+) -> Result<Scanned, Error> {
+    let mut found = vec![Ok(Scanned::NONE); segments.len()];
+    parallel::deal(lanes, segments.zip(&mut found), |lane, (segment, found)| {
+        *found = work(lane, segment);
+    });
+    let mut all = Scanned::NONE;
+    for segment in found {
+        all = all.and(segment?);
+    }
+    Ok(all)
 }

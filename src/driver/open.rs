@@ -5,14 +5,14 @@ use core::ops::Range;
 use faer::{MatMut, MatRef};
 
 use crate::error::Error;
-use crate::numerics::{Element, parallel, scale_by_power, vectorized};
+use crate::numerics::{Element, scale_by_power, vectorized};
 use crate::request::Aim;
 use crate::scratch::{Pieces, RowSum};
 
 use super::close::Closed;
 use super::entries::Tile;
 use super::features::Batch;
-use super::lane::Lane;
+use super::lane::{self, Lane};
 use super::smoothing;
 use super::weights::{Block, Scanned, Weights, keep_winners};
 
@@ -44,7 +44,6 @@ struct Segment<'a, A> {
     shifts: Pieces<'a, A>,
     kept: Pieces<'a, A>,
     direction: &'a mut [f64],
-    found: &'a mut Result<Scanned, Error>,
 }
 
 impl<A: Element> Opened<'_, A> {
@@ -57,8 +56,7 @@ impl<A: Element> Opened<'_, A> {
     ) -> Result<(), Error> {
         let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
         let dim = if smooth { plan.dim } else { 0 };
-        let mut found = vec![Ok(Scanned::NONE); plan.segments().len()];
-        let mut directions = vec![0.0; found.len() * dim];
+        let mut directions = vec![0.0; plan.segments().len() * dim];
         let mut factors = Pieces::over(&mut *self.factors);
         let mut rescaled = Pieces::over(&mut *self.rescaled);
         let mut sums = Pieces::over(&mut *self.sums);
@@ -66,7 +64,7 @@ impl<A: Element> Opened<'_, A> {
         let mut kept = Pieces::over(&mut *self.kept);
         let mut direction_pieces = Pieces::over(&mut directions);
         let gradients = plan.aim != Aim::Loss;
-        let tasks = plan.segments().zip(&mut found).map(|(segment, found)| {
+        let tasks = plan.segments().map(|segment| {
             let blocks = plan.segment(segment);
             let columns = plan.columns_of(&blocks).len();
             Segment {
@@ -76,22 +74,17 @@ impl<A: Element> Opened<'_, A> {
                 shifts: Pieces::over(shifts.take_if(gradients, blocks.len() * plan.rows)),
                 kept: Pieces::over(kept.take_if(plan.keeps, columns * plan.rows)),
                 direction: direction_pieces.take(dim),
-                found,
                 blocks,
             }
         });
-        parallel::deal(lanes, tasks, |lane, mut segment| {
-            *segment.found = segment.run(batch, weights, lane);
-        });
+        self.scanned = lane::scan(lanes, tasks, |lane, mut segment| {
+            segment.run(batch, weights, lane)
+        })?;
         self.direction = vec![0.0; dim];
         for segment in directions.chunks_exact(dim.max(1)) {
             for (sum, entry) in self.direction.iter_mut().zip(segment) {
                 *sum += entry;
             }
-        }
-        self.scanned = Scanned::NONE;
-        for segment in found {
-            self.scanned = self.scanned.and(segment?);
         }
         Ok(())
     }

@@ -5,12 +5,12 @@ use core::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::error::Error;
-use crate::numerics::{Element, largest, parallel, vectorized};
+use crate::numerics::{Element, largest, vectorized};
 use crate::scores::{Best, Scores, TopClasses};
 use crate::scratch::Scratch;
 
 use super::features::Batch;
-use super::lane::Lane;
+use super::lane::{self, Lane};
 use super::plan::Plan;
 use super::weights::{Block, Scanned, Weights};
 use super::{Problem, Underway, bounds};
@@ -98,29 +98,17 @@ fn run<A: Element, T: Send>(
 ) -> Result<Vec<T>, Error> {
     let batch = &underway.batch;
     let (plan, weights) = (&batch.plan, batch.weights(weights));
-    let mut found = vec![Ok(Scanned::NONE); segments.len()];
-    let tasks = plan.segments().zip(&mut segments).zip(&mut found);
-    parallel::deal(
-        &mut underway.lanes,
-        tasks,
-        |lane, ((index, segment), found)| {
-            let blocks = plan.segment(index);
-            *found = run_segment(
-                batch,
-                weights,
-                lane,
-                blocks,
-                #[inline(always)]
-                |row, class, scores| {
-                    take(segment, row, class, scores);
-                },
-            );
-        },
-    );
-    let mut scanned = Scanned::NONE;
-    for segment in found {
-        scanned = scanned.and(segment?);
-    }
+    let tasks = plan.segments().zip(&mut segments);
+    let scanned = lane::scan(&mut underway.lanes, tasks, |lane, (index, segment)| {
+        run_segment(
+            batch,
+            weights,
+            lane,
+            plan.segment(index),
+            #[inline(always)]
+            |row, class, scores| take(segment, row, class, scores),
+        )
+    })?;
     bounds::check_logits(batch, &scanned)?;
     Ok(segments)
 }

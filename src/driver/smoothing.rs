@@ -9,8 +9,9 @@ use crate::numerics::{Element, OrderFree, dot, largest_magnitude, scale_by_power
 
 use super::close::Closed;
 use super::features::Batch;
+use super::finish::WayBack;
 use super::target::RowTarget;
-use super::weights::Weights;
+use super::weights::{Block, Weights};
 
 /// Adds the uniform term to the rows, given v.
 pub(super) fn close<A: Element>(batch: &Batch<'_, A>, direction: &[f64], rows: &mut [Closed]) {
@@ -79,4 +80,35 @@ pub(super) fn features<A: Element>(batch: &Batch<'_, A>, boost: i32) -> Vec<f64>
         }
     }
     sum
+}
+
+/// Adds that to the ∂W of a block, for every class but a row's own.
+pub(super) fn add_to_classes<A: Element>(
+    back: &WayBack<'_, '_, A>,
+    out: &mut [A],
+    block: &Block<'_, A>,
+) {
+    if back.uniform.is_empty() {
+        return;
+    }
+    let (batch, dim) = (back.batch, back.batch.plan.dim);
+    let boost = scale_by_power(1.0, back.boost);
+    let share = -batch.head.uniform_share(batch.plan.columns) * boost;
+    let normalised = batch.head.normalises_weights();
+    let mut own: Vec<f64> = Vec::new();
+    for (j, (out, factor)) in out.chunks_exact_mut(dim).zip(block.factors).enumerate() {
+        let column = block.columns.start + j;
+        own.clear();
+        own.extend_from_slice(&back.uniform);
+        for &row in batch.rows_of(&(column..column + 1)) {
+            let features = batch.rows(&(row..row + 1));
+            for (own, feature) in own.iter_mut().zip(features) {
+                *own -= share * batch.coefficients[row] * feature.widen();
+            }
+        }
+        let factor = if normalised { factor.widen() } else { 1.0 };
+        for (out, own) in out.iter_mut().zip(&own) {
+            *out = A::narrow(own.mul_add(factor, out.widen()));
+        }
+    }
 }
