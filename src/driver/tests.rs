@@ -5,7 +5,7 @@ use core::ops::Range;
 use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::*;
-use crate::margin::{Negatives, Target, TargetLogit};
+use crate::margin::{Margin, Negatives, Target, TargetLogit};
 use crate::request::{Composition, Request};
 use crate::targets::{Reduction, Targets};
 
