@@ -140,7 +140,7 @@ impl fmt::Display for Trouble {
 /// use margin_losses::ndarray::Array2;
 ///
 /// // Every feature is opposite to its class, and the paper's loss is content.
-/// let weights: Array2<f64> = init::class_weights(10, 1, 1) * 0.0 + 1.0;
+/// let weights: Array2<f64> = init::class_weights(10, 1, 1)? * 0.0 + 1.0;
 /// let features = weights.mapv(|entry| -entry);
 /// let loss = ArcFace::default().with_past_pi(PastPi::Paper);
 /// let labels: Vec<usize> = (0..10).collect();
