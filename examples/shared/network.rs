@@ -173,7 +173,7 @@ impl Network {
     }
 
     /// The same with weights that are so many times as large.
-    #[allow(dead_code)] // `digits` alone calls it
+    #[allow(dead_code)] // `collapse` does not call it
     pub(crate) fn with_larger_weights(mut self, factor: f32) -> Self {
         for layer in &mut self.layers {
             layer.weight.value *= factor;

@@ -101,10 +101,15 @@ impl<'a> Run<'a> {
     /// Pixels → 256 → 128 → `dim`, as the digits example has it.
     pub(crate) fn new(dataset: &'a Dataset, loss: Loss, dim: usize, seed: u64) -> Self {
         let widths = [dataset.width, 256, 128, dim];
+        let mut model = Model::new(&widths, dataset.classes, seed);
+        if dim == 2 {
+            // In the plane He's weights, which turn more slowly: classes that end on top of each other stay there.
+            model.network = model.network.with_larger_weights(6_f32.sqrt());
+        }
         Self {
             dataset,
             loss,
-            model: Model::new(&widths, dataset.classes, seed),
+            model,
             centers: matches!(loss, Loss::Center(_)).then(|| Array2::zeros((dataset.classes, dim))),
             iteration: 0,
         }
