@@ -1,6 +1,7 @@
 //! What a training minimises, as a command line or a configuration names it: a loss, and center loss with it or not.
 
 use core::fmt;
+use core::mem;
 use core::str::FromStr;
 
 use ndarray::ArrayView2;
@@ -166,13 +167,23 @@ impl FromStr for Objective {
             Some((loss, rest)) => (loss, Some(rest)),
         };
         let mut composed = Composed::new(loss.parse::<AnyLoss>()?);
-        let mut lambda = None;
+        let (mut lambda, mut seen) = (None, Vec::new());
         while let Some(terms) = rest {
             let (term, after) = match text::term(terms) {
                 None => (terms, None),
                 Some((term, after)) => (term, Some(after)),
             };
-            composed = match Term::read(term)? {
+            let read = Term::read(term)?;
+            let kind = mem::discriminant(&read);
+            if seen.contains(&kind) {
+                return Err(Error::Unreadable {
+                    name: "term",
+                    found: term.to_owned(),
+                    rule: "be given once",
+                });
+            }
+            seen.push(kind);
+            composed = match read {
                 Term::SubCenters(k) => composed.with_sub_centers(k)?,
                 Term::Smoothing(epsilon) => composed.with_label_smoothing(epsilon)?,
                 Term::Focal(gamma) => composed.with_focal(gamma)?,

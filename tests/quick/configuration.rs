@@ -153,12 +153,12 @@ fn an_objective_is_a_line_or_a_table() {
     let joined: Objective = "softmax+center:lambda=0.01".parse().unwrap();
     is_saved_as(
         &joined,
-        r#"{"classifier":{"softmax":{"bias":null}},"lambda":0.01}"#,
+        r#"{"classifier":{"softmax":{"bias":null}},"lambda":0.01,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
     );
     let plain: Objective = "cosface".parse().unwrap();
     is_saved_as(
         &plain,
-        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35}},"lambda":null}"#,
+        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35}},"lambda":null,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
     );
     for text in [
         r#""softmax+center:lambda=0.01""#,

@@ -254,11 +254,11 @@ fn center_loss_is_joined_in_text() {
         ("center+center", &alone),
         (
             "softmax+triplet",
-            "there is no term \"triplet\", but there is center",
+            "there is no term \"triplet\", but there are subcenters, smoothing,",
         ),
         (
             "softmax+center+center",
-            "there is no term \"center+center\", but there is center",
+            "term is \"center\", but must be given once",
         ),
         (
             "softmax+center:alpha=0.5",
