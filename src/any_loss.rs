@@ -16,7 +16,9 @@ use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Request;
 use crate::softmax::SoftmaxLoss;
+use crate::sphere_face2::SphereFace2;
 use crate::text::{self, Given, Named};
+use crate::uni_face::UniFace;
 
 /// Defines the enum and everything that goes over all its variants.
 macro_rules! any_loss {
@@ -38,6 +40,8 @@ macro_rules! any_loss {
         /// | `cosface:s=64,m=0.35` | [`CosFace`] |
         /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=paper` | [`ArcFace`] and its rules [at wide angles](crate::PastPi) |
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
+        /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `undivided` is without 1/r |
+        /// | `uniface:s=64,m=0.4,lambda=1,b=3.9`, `uniface:b=1/2/3` | [`UniFace`], with one threshold or one for each class |
         ///
         /// The scale of a loss that normalises its features belongs to the number of classes:
         /// [`guide::suggested_scale`](crate::guide::suggested_scale).
@@ -175,6 +179,12 @@ any_loss! {
     ArcFace(ArcFace),
     /// `combined`.
     Combined(CombinedMargin),
+    /// `sphereface2`.
+    #[cfg_attr(feature = "serde", serde(rename = "sphereface2"))]
+    SphereFace2(SphereFace2),
+    /// `uniface`.
+    #[cfg_attr(feature = "serde", serde(rename = "uniface"))]
+    UniFace(UniFace),
 }
 
 impl AnyLoss {

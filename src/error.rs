@@ -465,3 +465,9 @@ pub(crate) fn angular_margin(name: &'static str, value: f64) -> Result<f64, Erro
 pub(crate) fn cosine_margin(name: &'static str, value: f64) -> Result<f64, Error> {
     parameter(name, value, (0.0..=2.0).contains(&value), "lie in [0, 2]")
 }
+
+/// A constant of the logits that is learned.
+pub(crate) fn bias(value: f64) -> Result<f64, Error> {
+    let holds = (-1e6..=1e6).contains(&value);
+    parameter("bias", value, holds, "lie in [-1e6, 1e6]")
+}

@@ -9,6 +9,7 @@
 //! | How far down can the loss go? | [`norm_face_lower_bound`], [`cos_face_lower_bound`], [`arc_face_lower_bound`] |
 //! | And in any batch, whatever its labels? | [`row_lower_bound`] |
 //! | What should the first log line say? | [`initial_loss`] |
+//! | Which bias does a loss of one class against the rest begin with? | [`sphere_face2_bias`], [`uni_face_bias`] |
 //! | And where nothing is learned? | [`antipode_loss`], [`one_direction_loss`] |
 //! | What ails a training? | [`diagnose`], [`dead_features`] |
 //!
@@ -38,6 +39,7 @@ pub use diagnosis::{Trouble, dead_features, diagnose};
 use core::f64::consts::{PI, SQRT_2};
 
 use crate::error::{self, Error, parameter};
+use crate::sphere_face2::SphereFace2;
 
 /// The least scale at which all classes can have the target probability P: `s = (C−1)/C · ln((C−1) P/(1−P))`.
 ///
@@ -374,6 +376,73 @@ pub fn arc_face_lower_bound(classes: usize, scale: f64, margin: f64) -> Result<f
 /// ```
 pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<f64, Error> {
     loss_with_others_at(-1.0, classes, scale, target_logit)
+}
+
+/// The bias b of [`SphereFace2`] at which its loss is least where all cosines are 0: what its training starts with.
+///
+/// ```math
+/// b = \ln 2z - \alpha_+ - \ln\Bigl(1 - z + \sqrt{(1 - z)^2 + 4z\, e^{\alpha_- - \alpha_+}}\Bigr), \qquad
+/// z = \frac{\lambda}{(1 - \lambda)(C - 1)}, \qquad \alpha_\pm = r\,(2^{1-t} - 1 \pm m)
+/// ```
+///
+/// `classes`, C, is at least 2. Of `loss`, r, m, t and λ are used.
+///
+/// # Errors
+///
+/// [`Error::Parameter`] if there are fewer classes, or if λ is 0 or 1.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{SphereFace2, guide};
+///
+/// let bias = guide::sphere_face2_bias(&SphereFace2::default(), 10_575)?;
+/// assert!((bias - 5.581365).abs() < 1e-6);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn sphere_face2_bias(loss: &SphereFace2, classes: usize) -> Result<f64, Error> {
+    parameter("classes", classes as f64, classes >= 2, "be at least 2")?;
+    let lambda = loss.lambda();
+    let holds = 0.0 < lambda && lambda < 1.0;
+    parameter("lambda", lambda, holds, "lie in (0, 1)")?;
+    let (r, m) = (loss.scale(), loss.margin());
+    let z = lambda / ((1.0 - lambda) * (classes as f64 - 1.0));
+    let above = r * (2.0_f64.powi(1 - loss.power() as i32) - 1.0 + m);
+    let apart = -2.0 * r * m;
+    let root = (1.0 - z).hypot((4.0 * z * apart.exp()).sqrt());
+    // Where 1 − z is negative, the sum of it and the root would cancel.
+    let log_sum = if z <= 1.0 {
+        (1.0 - z + root).ln()
+    } else {
+        (4.0 * z).ln() + apart - (root - (1.0 - z)).ln()
+    };
+    Ok((2.0 * z).ln() - above - log_sum)
+}
+
+/// The threshold b of [`UniFace`](crate::UniFace) to start with: `ln(10 C ρ)`, where ρ is the share of the classes that are
+/// sampled, 1 for all.
+///
+/// ```math
+/// b = \ln(10\, C \rho)
+/// ```
+///
+/// `classes`, C, is at least 1, and `rate`, ρ, lies in (0, 1].
+///
+/// # Errors
+///
+/// [`Error::Parameter`] if an argument is out of range.
+///
+/// # Examples
+///
+/// ```
+/// let bias = margin_losses::guide::uni_face_bias(85_742, 1.0)?;
+/// assert!((bias - 13.6616).abs() < 1e-4);
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn uni_face_bias(classes: usize, rate: f64) -> Result<f64, Error> {
+    parameter("classes", classes as f64, classes >= 1, "be at least 1")?;
+    parameter("rate", rate, 0.0 < rate && rate <= 1.0, "lie in (0, 1]")?;
+    Ok((10.0 * classes as f64 * rate).ln())
 }
 
 /// The loss where all cosines are 0, about what training starts with: `ln(1 + (C−1) e^(−s ψ))`.

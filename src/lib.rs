@@ -100,8 +100,10 @@ mod scratch;
 #[cfg(feature = "serde")]
 mod serialised;
 mod softmax;
+mod sphere_face2;
 mod targets;
 mod text;
+mod uni_face;
 pub mod verification;
 
 pub use ndarray;
@@ -127,7 +129,9 @@ pub use objective::Objective;
 pub use request::Request;
 pub use scores::TopClasses;
 pub use softmax::SoftmaxLoss;
+pub use sphere_face2::SphereFace2;
 pub use targets::{Labels, Reduction, Targets};
+pub use uni_face::UniFace;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

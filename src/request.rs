@@ -146,6 +146,11 @@ impl<A> Request<'_, A> {
         matches!(self.wanted, Wanted::Scores(..))
     }
 
+    /// C.
+    pub(crate) fn classes(&self) -> usize {
+        self.weights().nrows() / self.composition.sub_centers
+    }
+
     /// The same request, for another loss to answer first.
     pub fn reborrow(&mut self) -> Request<'_, A> {
         Request {

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
     ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace, Margin,
-    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
+    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, UniFace,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -112,6 +112,42 @@ mirror!(
         m3: f64 = |loss| loss.margins().2,
     },
     |given| CombinedMargin::new(given.scale, given.m1, given.m2, given.m3)
+);
+mirror!(
+    SphereFace2 as "SphereFace2" {
+        scale: f64 = SphereFace2::scale,
+        margin: f64 = SphereFace2::margin,
+        power: u32 = SphereFace2::power,
+        lambda: f64 = SphereFace2::lambda,
+        #[serde(default)]
+        bias: f64 = SphereFace2::bias,
+        #[serde(default)]
+        undivided: bool = SphereFace2::is_undivided,
+    },
+    |given| {
+        let loss = SphereFace2::new(given.scale, given.margin)?
+            .with_power(given.power)?
+            .with_lambda(given.lambda)?
+            .with_bias(given.bias)?;
+        Ok(if given.undivided { loss.undivided() } else { loss })
+    }
+);
+mirror!(
+    UniFace as "UniFace" {
+        scale: f64 = UniFace::scale,
+        margin: f64 = UniFace::margin,
+        lambda: f64 = UniFace::lambda,
+        biases: Vec<f64> = |loss| loss.learnables().to_vec(),
+        #[serde(default)]
+        by_class: bool = UniFace::is_by_class,
+    },
+    |given| {
+        let loss = UniFace::new(given.scale, given.margin)?.with_lambda(given.lambda)?;
+        match given.biases[..] {
+            [bias] if !given.by_class => loss.with_bias(bias),
+            _ => loss.with_class_biases(given.biases),
+        }
+    }
 );
 mirror!(
     LambdaAnnealing as "LambdaAnnealing" {

@@ -17,7 +17,9 @@ use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Composition;
 use crate::softmax::SoftmaxLoss;
+use crate::sphere_face2::SphereFace2;
 use crate::targets::Reduction;
+use crate::uni_face::UniFace;
 
 /// A loss that a line of text can name.
 pub(crate) trait Named: Sized {
@@ -364,7 +366,9 @@ as_text!(
     AmSoftmax,
     CosFace,
     ArcFace,
-    CombinedMargin
+    CombinedMargin,
+    SphereFace2,
+    UniFace
 );
 
 impl Named for SoftmaxLoss {
@@ -499,6 +503,64 @@ impl Named for ArcFace {
             to.parameter("past_pi", self.past_pi())?;
         }
         Ok(())
+    }
+}
+
+impl Named for SphereFace2 {
+    const NAME: &'static str = "sphereface2";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "lambda", "b", "undivided"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(paper.margin());
+        let power = given.parsed("t", "be a whole number")?;
+        let loss = Self::new(scale, margin)?
+            .with_power(power.unwrap_or(paper.power()))?
+            .with_lambda(given.number("lambda")?.unwrap_or(paper.lambda()))?
+            .with_bias(given.number("b")?.unwrap_or(paper.bias()))?;
+        Ok(if given.flag("undivided")? {
+            loss.undivided()
+        } else {
+            loss
+        })
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        to.parameter("t", self.power())?;
+        to.number("lambda", self.lambda())?;
+        to.number("b", self.bias())?;
+        if self.is_undivided() {
+            to.flag("undivided")?;
+        }
+        Ok(())
+    }
+}
+
+impl Named for UniFace {
+    const NAME: &'static str = "uniface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "lambda", "b"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(paper.margin());
+        let lambda = given.number("lambda")?.unwrap_or(paper.lambda());
+        let loss = Self::new(scale, margin)?.with_lambda(lambda)?;
+        match given.list("b")?.as_deref() {
+            None => Ok(loss),
+            Some(&[bias]) => loss.with_bias(bias),
+            Some(biases) => loss.with_class_biases(biases.to_vec()),
+        }
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        to.number("lambda", self.lambda())?;
+        to.parameter("b", List(self.learnables()))
     }
 }
 

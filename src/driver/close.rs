@@ -14,6 +14,8 @@ pub(super) struct Closed {
     pub(super) loss: f64,
     /// −∂ℓ/∂z_y; for the softmax 1 − p_y, as the sum of the other classes' probabilities.
     pub(super) pull: f64,
+    /// Σ_{j≠y} ∂ℓ/∂z_j; for the softmax 1 − p_y as well.
+    pub(super) push: f64,
     /// The logit of the target and the largest of another class, as no margin has changed them, with the rounding of their
     /// products.
     pub(super) own: f64,
@@ -87,6 +89,7 @@ impl Closed {
         let focus;
         (row.loss, focus) = focal(head.focal, row.loss);
         row.pull *= focus;
+        row.push *= focus;
         row.weight *= focus;
         row.own = own;
         row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
@@ -135,20 +138,26 @@ impl Closed {
         positive: f64,
         negative: f64,
     ) -> Self {
-        let others: f64 = segments.map(|sum| sum.total).sum();
+        let (others, push) = segments.fold((0.0, 0.0), |(total, push), sum| {
+            (total + sum.total, push + sum.total * sum.length)
+        });
         let (loss, pull) = softplus(-target.logit);
-        Self::of(
-            positive * loss + negative * others,
-            positive * pull,
-            negative,
-            [0.0; 2],
-        )
+        Self {
+            push: negative * push,
+            ..Self::of(
+                positive * loss + negative * others,
+                positive * pull,
+                negative,
+                [0.0; 2],
+            )
+        }
     }
 
     fn of(loss: f64, pull: f64, weight: f64, log_sum: [f64; 2]) -> Self {
         Self {
             loss,
             pull,
+            push: pull,
             own: 0.0,
             largest_other: f64::NEG_INFINITY,
             exponent: 0,

@@ -66,7 +66,7 @@ struct Measured<A> {
     /// The largest logit, plain and as the margin has changed it.
     largest: A,
     reached: A,
-    /// Each exponential times the length of its weight, and times its logit without the constant.
+    /// Each exponential, or σ(z), times the length of its weight, and times its logit without the constant.
     lengths: f64,
     values: f64,
 }
@@ -118,7 +118,7 @@ impl<A: Element> Tile<'_, A> {
             let total = sum.total + found.total;
             // Means of what is not negative, without a difference: a bound must not cancel.
             let (before, now) = (sum.total / total, found.total / total);
-            if !self.block.lengths.is_empty() {
+            if !self.block.lengths.is_empty() || self.link != Link::Softmax {
                 let length = found.lengths / found.total * unit;
                 sum.length = before * sum.length + now * length;
             }
@@ -202,8 +202,8 @@ impl<A: Element> Tile<'_, A> {
             }
         }
         let (found, tail) = (
-            lanes.joined::<LENGTHS, CHANGES>(),
-            tail.joined::<LENGTHS, CHANGES>(),
+            lanes.joined::<LOGISTIC, LENGTHS, CHANGES>(),
+            tail.joined::<LOGISTIC, LENGTHS, CHANGES>(),
         );
         Measured {
             total: found.total + tail.total,
@@ -267,6 +267,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
                 self.totals[k] += above + q.ln_1p_element();
                 let numerator = if z[k] > A::zero() { A::one() } else { q };
                 terms[k] = numerator / (A::one() + q);
+                self.lengths[k] += terms[k];
             } else {
                 terms[k] = (z[k] - shift).exp_element();
                 self.totals[k] += terms[k];
@@ -296,7 +297,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
     }
 
     #[inline(always)]
-    fn joined<const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
+    fn joined<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
         let sum = |lanes: [A; N]| reduce(lanes.map(Element::widen), |a, b| a + b);
         let reached = reduce(self.reached, larger);
         Measured {
@@ -307,7 +308,11 @@ impl<A: Element, const N: usize> Lanes<A, N> {
                 reached
             },
             reached,
-            lengths: if LENGTHS { sum(self.lengths) } else { 0.0 },
+            lengths: if LENGTHS || LOGISTIC {
+                sum(self.lengths)
+            } else {
+                0.0
+            },
             values: if CHANGES { sum(self.values) } else { 0.0 },
         }
     }

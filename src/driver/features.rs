@@ -15,7 +15,7 @@ use super::entries::Changed;
 use super::plan::Plan;
 use super::target::{Pair, RowTarget};
 use super::weights::Weights;
-use super::{Head, Layer, Problem};
+use super::{Head, Layer, Learns, Problem};
 
 /// The batch, as the forward and the backward pass take it.
 #[derive(Debug)]
@@ -324,6 +324,25 @@ impl<'a, A: Element> Batch<'a, A> {
                 self.coefficients[i] * (others - rows[i].pull * psi)
             })
             .sum()
+    }
+
+    /// Σ G_ij over all rows and classes, if that is what the loss learns.
+    pub(super) fn constant_gradient(&self, rows: &[Closed]) -> Result<Option<A>, Error> {
+        if self.head.learns != Learns::Constant {
+            return Ok(None);
+        }
+        let rows = self.coefficients.iter().zip(rows);
+        let sum = rows
+            .map(|(coefficient, row)| coefficient * (row.push - row.pull))
+            .sum();
+        let gradient = A::narrow(sum);
+        if gradient.is_finite() {
+            Ok(Some(gradient))
+        } else {
+            Err(Error::BatchOverflow {
+                quantity: "gradient",
+            })
+        }
     }
 
     /// The loss and the rows' figures.

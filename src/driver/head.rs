@@ -24,13 +24,6 @@ pub(crate) enum Link {
     /// ℓ = ln Σ_j exp z_j − z_y.
     Softmax,
     /// ℓ = positive · softplus(−z_y) + negative · Σ_{j≠y} softplus(z_j), of a layer that normalises its weights.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for the losses that ask one class against the rest"
-        )
-    )]
     Logistic { positive: f64, negative: f64 },
 }
 
@@ -42,6 +35,8 @@ pub(crate) enum Learns {
     Scale,
     /// The constants of the classes.
     Constants,
+    /// The one constant that all classes have.
+    Constant,
 }
 
 /// A loss as the driver sees it.
@@ -116,6 +111,10 @@ impl<'a> Head<'a> {
         }
         if self.smoothing != 0.0 && self.group > 1 {
             return refuse("label smoothing", "sub-centers");
+        }
+        if (self.smoothing != 0.0 || self.focal != 0.0) && self.link != Link::Softmax {
+            let what = "label smoothing or focal modulation";
+            return refuse(what, "a loss of one class against the rest");
         }
         if self.smoothing != 0.0 && self.focal != 0.0 {
             return refuse("label smoothing", "focal modulation");

@@ -196,12 +196,13 @@ impl<'a, A: Element> Underway<'a, A> {
             return Ok(Array1::default(0));
         }
         let weights = self.batch.weights(wanted.weights());
+        let constant = self.batch.constant_gradient(rows)?;
         if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
             self.rehearse(rows, weights)?;
         }
         let mut learnables = match head.learns {
             Learns::Constants => Array1::zeros(plan.own_columns().len() / head.group),
-            Learns::Nothing | Learns::Scale => Array1::default(0),
+            Learns::Nothing | Learns::Scale | Learns::Constant => Array1::default(0),
         };
         let constants = learnables.as_slice_mut().unwrap_or_default();
         let (back, lanes) = self.back(rows, weights);
@@ -218,8 +219,8 @@ impl<'a, A: Element> Underway<'a, A> {
         }
         drop(back);
         let features = shaped(grad_features, (plan.rows, plan.dim));
-        if let Some(scale) = self.finish_features(rows, features) {
-            learnables = Array1::from_elem(1, scale);
+        if let Some(gradient) = self.finish_features(rows, features).or(constant) {
+            learnables = Array1::from_elem(1, gradient);
         }
         Ok(learnables)
     }

@@ -31,6 +31,7 @@ mod judge;
 mod layouts;
 mod long_training;
 mod margins;
+mod one_against_the_rest;
 mod oracle;
 mod oracle_table;
 mod overflow;

@@ -5,7 +5,7 @@ use core::f64::consts::PI;
 use margin_losses::{
     ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, JointLoss,
     MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, Request,
-    SoftmaxLoss, Targets,
+    SoftmaxLoss, SphereFace2, Targets, UniFace,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -54,6 +54,11 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             CombinedMargin::new(64.0, 0.9, 0.4, 0.15).unwrap().into(),
             "combined:s=64,m1=0.9,m2=0.4,m3=0.15",
         ),
+        (
+            SphereFace2::default().into(),
+            "sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=0",
+        ),
+        (UniFace::default().into(), "uniface:s=64,m=0.4,lambda=1,b=0"),
     ]
 }
 
