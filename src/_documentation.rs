@@ -30,6 +30,8 @@
 /// [`PastPi`]: crate::PastPi
 /// [`PastPi::CosineTail`]: crate::PastPi::CosineTail
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
+/// [`SphereFace2`]: crate::SphereFace2
+/// [`UniFace`]: crate::UniFace
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`guide::antipode_loss`]: crate::guide::antipode_loss
@@ -39,6 +41,7 @@
 /// [`guide::largest_angular_margin`]: crate::guide::largest_angular_margin
 /// [`guide::largest_cosine_margin`]: crate::guide::largest_cosine_margin
 /// [`guide::suggested_scale`]: crate::guide::suggested_scale
+/// [`guide::uni_face_bias`]: crate::guide::uni_face_bias
 /// [`schedule::MarginWarmUp`]: crate::schedule::MarginWarmUp
 /// [rows]: crate::Targets#rows-that-are-ignored
 #[doc = include_str!("../docs/choosing.md")]
@@ -63,6 +66,9 @@ pub mod choosing {}
 /// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
 /// [nothing learned]: crate::_documentation::choosing#the-loss-falls-and-nothing-is-learned
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
+/// [`SphereFace2`]: crate::SphereFace2
+/// [`UniFace`]: crate::UniFace
+/// [`guide::sphere_face2_bias`]: crate::guide::sphere_face2_bias
 /// [`init`]: crate::init
 /// [numerics]: crate::_documentation::numerics
 #[doc = include_str!("../docs/pytorch.md")]
