@@ -15,6 +15,10 @@ use crate::request::Request;
 /// [`CosFace`](crate::CosFace), `(1, m₂, 0)` is [`ArcFace`](crate::ArcFace), and all three are honoured whatever the others
 /// are. The paper's best are `(1, 0.3, 0.2)` and `(0.9, 0.4, 0.15)`.
 ///
+/// The formula is taken as it stands at wide angles, where `(1, m₂, 0)` is `ArcFace` by [`PastPi::Paper`](crate::PastPi::Paper): on
+/// inputs that are not centred a training may end opposite to all classes, though at a loss that shows it. Centre them, or warm
+/// the margins up.
+///
 /// ```text
 /// z_y = s (cos(m₁θ_y + m₂) − m₃)        z_j = s cosθ_j for j ≠ y        ℓ = ln Σ_j exp z_j − z_y
 /// ```

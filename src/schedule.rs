@@ -118,7 +118,8 @@ impl LambdaAnnealing {
 /// ```
 ///
 /// For runs that do not converge with the full margin from the start, above all from random weights. No paper of the
-/// family prescribes it. The first iteration is t = 0.
+/// family prescribes it. The first iteration is t = 0. A margin that grows by Δm adds up to s·Δm to each row's loss, so the loss
+/// may rise while the accuracy does: nothing is wrong then.
 ///
 /// # Examples
 ///

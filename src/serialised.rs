@@ -2,7 +2,7 @@
 //!
 //! Each has a mirror with plain fields. What comes in goes through the constructor, so that a value out of range is
 //! refused with the message of its [`Error`]; fields that do not belong there are refused as well. A field that says how
-//! to depart from the paper may be left out.
+//! to depart from the default may be left out.
 
 use core::cell::Cell;
 use core::fmt;
