@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Both sides run in turn in one process on the same arrays, and medians are compared, so that what the machine does
-//! beside this falls on both. The products are faer's, whole, on all threads: the fastest that were found. `peak_share` is the
+//! beside this falls on both. The products are faer's, whole, on all threads: the fastest that were found. The loss alone, all
+//! scores (N×C, newly allocated) and the best class are compared with the first of them. `peak_share` is the
 //! share of the machine's multiply-adds that a step makes of its three products: the peak is that of registers alone, on all
 //! threads, measured right before.
 
@@ -204,8 +205,8 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
     let mut grad_features = Array2::<f32>::zeros((case.rows, case.dim));
     let mut grad_weights = Array2::<f32>::zeros((case.classes, case.dim));
     let par = Par::rayon(threads);
-    // The loss alone first, so that neither of its sides finds the other's arrays in the cache.
-    let [one_product, forward] = medians(
+    // The loss and the scores alone first, so that no side finds another's arrays in the cache.
+    let [one_product, forward, scores, best] = medians(
         case.repetitions,
         [
             &mut || {
@@ -220,6 +221,12 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
             },
             &mut || {
                 MarginLoss::<f32>::forward(&loss, x, w, &targets).expect("valid arguments");
+            },
+            &mut || {
+                black_box(loss.scores(x, w).expect("valid arguments"));
+            },
+            &mut || {
+                black_box(loss.predict(x, w).expect("valid arguments"));
             },
         ],
     );
@@ -268,7 +275,7 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
     }
     let speedup = (times[1] + times[3]) / (times[0] + times[2]);
     println!(
-        "case={} n={} classes={} dim={} ratio={:.2} forward_ratio={:.2} scratch_mib={} threads={threads} \
+        "case={} n={} classes={} dim={} ratio={:.2} forward_ratio={:.2} scores_ratio={:.2} predict_ratio={:.2} scratch_mib={} threads={threads} \
          peak_share={:.2} peak_gflops={:.0} seconds={full:.4} products_seconds={products:.4} speedup_over_one_thread={speedup:.2}",
         case.name,
         case.rows,
@@ -276,6 +283,8 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
         case.dim,
         full / products,
         forward / one_product,
+        scores / one_product,
+        best / one_product,
         evaluation.scratch_bytes() >> 20,
         operations / full / peak,
         peak / 1e9,
