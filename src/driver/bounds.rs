@@ -4,7 +4,7 @@
 use crate::error::{Argument, Error};
 use crate::numerics::{Element, scale_by_power};
 
-use super::close::Closed;
+use super::close::{Closed, LARGEST_EXPONENT};
 use super::features::Batch;
 use super::weights::{Scanned, product_limit};
 use super::{Layer, Learns, Link};
@@ -94,7 +94,7 @@ pub(super) fn surely_finite<A: Element>(
         let whole = others + row.pull.abs() * target.steepest[0] + target.term[1].abs();
         let coefficient = batch.coefficients[i].abs();
         // Not a number is not finite.
-        if !(whole <= limit && coefficient * whole <= limit) {
+        if row.exponent >= LARGEST_EXPONENT || !(whole <= limit && coefficient * whole <= limit) {
             return false;
         }
         if let Some(scale) = batch.head.learned_scale() {

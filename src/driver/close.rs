@@ -34,6 +34,9 @@ pub(super) struct Closed {
 /// class but the target, it is unrelated to the log-sum, but then all exponentials are 0.
 const LARGEST_LOG_SHARE: f64 = 1.0;
 
+/// The exponent of a bound that `f64` can hardly hold. It bounds nothing then, but to a factor of 4.
+pub(super) const LARGEST_EXPONENT: i32 = 1022;
+
 /// The exponent of a bound that is 0, or that has underflowed.
 const NO_BOUND: i32 = -1000;
 
@@ -102,7 +105,7 @@ impl Closed {
             row.mean += share * sum.mean;
         }
         row.exponent = if bound > 0.0 {
-            1 + binary_exponent(bound.min(f64::MAX / 4.0))
+            (1 + binary_exponent(bound.min(f64::MAX))).min(LARGEST_EXPONENT)
         } else {
             NO_BOUND
         };

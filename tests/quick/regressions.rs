@@ -1,8 +1,8 @@
 //! What the fuzz target and the properties found, each in the smallest form that shows it.
 
 use margin_losses::{
-    ArcFace, CombinedMargin, Error, Evaluation, JointLoss, MarginLoss, ModifiedSoftmax, NormFace,
-    PastPi, Reduction, SoftmaxLoss, Targets,
+    ArcFace, Argument, CombinedMargin, Error, Evaluation, JointLoss, MarginLoss, ModifiedSoftmax,
+    NormFace, PastPi, Reduction, SoftmaxLoss, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -228,6 +228,34 @@ fn distances_whose_squares_overflow() -> Result<(), Error> {
         let pulled = [out.grad_features[[0, 1]], out.grad_centers[[0, 1]]];
         let pull = lambda * distance;
         assert_close("∂x, ∂c", &pulled, &[pull, -pull], 1e-14);
+    }
+    Ok(())
+}
+
+/// The bound of ∂X was capped where `f64` could not hold it, and ∂X came out infinite.
+#[test]
+fn long_class_weights_that_add_up() -> Result<(), Error> {
+    let features = array![[1e-307_f64]];
+    for (weights, expected) in [
+        ([[1.7e308], [-0.7e308]], None),
+        ([[1.7e308], [-0.02e308]], Some(1.72e308)),
+    ] {
+        let weights = Array2::from(weights.to_vec());
+        let found = SoftmaxLoss::new().evaluate(features.view(), weights.view(), &sum(&[1]));
+        match expected {
+            None => {
+                let overflow = Error::Overflow {
+                    quantity: "gradient",
+                    argument: Argument::Features,
+                    row: 0,
+                };
+                assert_eq!(found.unwrap_err(), overflow);
+            }
+            // p₀ is 1 to 1e-7.
+            Some(expected) => {
+                assert_close("∂x", &[found?.grad_features[[0, 0]]], &[expected], 1e-6)
+            }
+        }
     }
     Ok(())
 }
