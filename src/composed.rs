@@ -253,7 +253,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for Composed<L> {
     }
 
     fn sub_centers(&self) -> usize {
-        self.sub_centers * self.loss.sub_centers()
+        self.sub_centers.saturating_mul(self.loss.sub_centers())
     }
 
     fn learnables(&self) -> &[f64] {

@@ -101,7 +101,9 @@ impl Counted {
             *figures = self.spread(figures, A::zero());
         }
         forward.correct = self.spread(&forward.correct, false);
-        forward.sub_centers = self.spread(&forward.sub_centers, 0);
+        if !forward.sub_centers.is_empty() {
+            forward.sub_centers = self.spread(&forward.sub_centers, 0);
+        }
         let counts = Array1::from_elem(self.rows.len(), false);
         forward.ignored = self.spread(&counts, true);
         if with_gradients {

@@ -468,6 +468,6 @@ pub(crate) fn cosine_margin(name: &'static str, value: f64) -> Result<f64, Error
 
 /// A constant of the logits that is learned.
 pub(crate) fn bias(value: f64) -> Result<f64, Error> {
-    let holds = (-1e6..=1e6).contains(&value);
-    parameter("bias", value, holds, "lie in [-1e6, 1e6]")
+    let holds = (-1e7..=1e7).contains(&value);
+    parameter("bias", value, holds, "lie in [-1e7, 1e7]")
 }

@@ -409,12 +409,15 @@ pub fn sphere_face2_bias(loss: &SphereFace2, classes: usize) -> Result<f64, Erro
     let z = lambda / ((1.0 - lambda) * (classes as f64 - 1.0));
     let above = r * (2.0_f64.powi(1 - loss.power() as i32) - 1.0 + m);
     let apart = -2.0 * r * m;
-    let root = (1.0 - z).hypot((4.0 * z * apart.exp()).sqrt());
-    // Where 1 − z is negative, the sum of it and the root would cancel.
-    let log_sum = if z <= 1.0 {
+    let log_half = 0.5 * ((4.0 * z).ln() + apart);
+    let root = (1.0 - z).hypot(log_half.exp());
+    // Where 1 − z is negative, the sum of it and the root would cancel, and where it is 0 the root may underflow.
+    let log_sum = if z < 1.0 {
         (1.0 - z + root).ln()
+    } else if z > 1.0 {
+        2.0 * log_half - (root - (1.0 - z)).ln()
     } else {
-        (4.0 * z).ln() + apart - (root - (1.0 - z)).ln()
+        log_half
     };
     Ok((2.0 * z).ln() - above - log_sum)
 }

@@ -139,7 +139,9 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
             return self.classifier.run(request);
         }
         let composition = request.composition;
-        let sub_centers = composition.sub_centers * self.classifier.sub_centers();
+        let sub_centers = composition
+            .sub_centers
+            .saturating_mul(self.classifier.sub_centers());
         request.labels(Argument::ClassWeights, sub_centers)?;
         let (classes, centers) = (request.weights().nrows() / sub_centers, self.centers);
         let argument = Argument::Centers;

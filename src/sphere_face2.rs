@@ -133,7 +133,7 @@ impl SphereFace2 {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless b ∈ [−10⁶, 10⁶].
+    /// [`Error::Parameter`] unless b ∈ [−10⁷, 10⁷].
     pub fn with_bias(mut self, bias: f64) -> Result<Self, Error> {
         self.set_bias(bias)?;
         Ok(self)
@@ -188,7 +188,7 @@ impl SphereFace2 {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless b ∈ [−10⁶, 10⁶]; it is then as it was.
+    /// [`Error::Parameter`] unless b ∈ [−10⁷, 10⁷]; it is then as it was.
     pub fn set_bias(&mut self, bias: f64) -> Result<(), Error> {
         self.bias = [error::bias(bias)?];
         Ok(())

@@ -112,7 +112,7 @@ impl UniFace {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless b ∈ [−10⁶, 10⁶].
+    /// [`Error::Parameter`] unless b ∈ [−10⁷, 10⁷].
     pub fn with_bias(self, bias: f64) -> Result<Self, Error> {
         Ok(Self {
             biases: vec![error::bias(bias)?],
@@ -125,7 +125,7 @@ impl UniFace {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless each lies in [−10⁶, 10⁶].
+    /// [`Error::Parameter`] unless each lies in [−10⁷, 10⁷].
     pub fn with_class_biases(self, biases: Vec<f64>) -> Result<Self, Error> {
         for &bias in &biases {
             error::bias(bias)?;

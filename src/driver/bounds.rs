@@ -99,7 +99,7 @@ pub(super) fn surely_finite<A: Element>(
         }
         if let Some(scale) = batch.head.learned_scale() {
             let others = scale_by_power(1.01, row.exponent) + row.mean.abs() / scale;
-            let psi = (target.logit - target.constant) / scale;
+            let psi = target.value / scale;
             scale_bound += coefficient * (others + (row.pull * psi).abs());
         }
     }

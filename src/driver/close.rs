@@ -66,6 +66,11 @@ fn focal(gamma: f64, loss: f64) -> (f64, f64) {
     (modulation * loss, modulation * gamma.mul_add(ratio, 1.0))
 }
 
+/// A term of a loss; nothing without a weight, be it infinite.
+fn weighed(weight: f64, term: f64) -> f64 {
+    if weight == 0.0 { 0.0 } else { weight * term }
+}
+
 impl Closed {
     /// From the segments of one row, in their order, and a bound of what smoothed labels add to its gradient.
     pub(super) fn new<A: Element>(
@@ -148,7 +153,7 @@ impl Closed {
         Self {
             push: negative * push,
             ..Self::of(
-                positive * loss + negative * others,
+                weighed(positive, loss) + weighed(negative, others),
                 positive * pull,
                 negative,
                 [0.0; 2],

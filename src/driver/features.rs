@@ -320,7 +320,7 @@ impl<'a, A: Element> Batch<'a, A> {
                     None => cosines[i],
                     Some(_) => rows[i].mean / scale,
                 };
-                let psi = (target.logit - target.constant) / scale;
+                let psi = target.value / scale;
                 self.coefficients[i] * (others - rows[i].pull * psi)
             })
             .sum()

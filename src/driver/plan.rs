@@ -63,12 +63,16 @@ impl Plan {
         let tile_rows = rows.div_ceil(tiles).max(1);
         // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; a quarter of the columns keeps a few
         // threads busy even where there are not many.
-        let block_columns = (TILE_ENTRIES / tile_rows)
+        let mut block_columns = (TILE_ENTRIES / tile_rows)
             .min(columns / 4)
             .clamp(BLOCK_COLUMNS.start, BLOCK_COLUMNS.end)
             .next_multiple_of(32)
             .next_multiple_of(group)
             .min(columns);
+        // A product by one column sums in another order than those by many, and equal columns would not have equal products.
+        while columns > 1 && columns % block_columns == 1 {
+            block_columns = (block_columns + 32).min(columns);
+        }
         let blocks = columns.div_ceil(block_columns);
         let run_blocks = (blocks / RUNS).clamp(1, RUN_BLOCKS);
         let runs = blocks.div_ceil(run_blocks);

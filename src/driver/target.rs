@@ -26,8 +26,8 @@ pub(super) struct RowTarget<A> {
     pub(super) column: usize,
     /// The target's logit z_y, scale, margin and constant included.
     pub(super) logit: f64,
-    /// The constant in it.
-    pub(super) constant: f64,
+    /// The same without the constant.
+    pub(super) value: f64,
     /// The target's logit without the margin.
     pub(super) plain_logit: f64,
     /// cosθ_y; 0 if either vector is zero.
@@ -47,7 +47,7 @@ impl<A: Element> RowTarget<A> {
     pub(super) const ELSEWHERE: Self = Self {
         column: usize::MAX,
         logit: 0.0,
-        constant: 0.0,
+        value: 0.0,
         plain_logit: 0.0,
         cosine: 0.0,
         steepest: [0.0; 2],
@@ -85,7 +85,6 @@ impl<A: Element> RowTarget<A> {
 
         let mut found = Self {
             column: columns.start + nearest,
-            constant: head.constant(class),
             cosine: pair.cosine(),
             ..Self::ELSEWHERE
         };
@@ -99,8 +98,15 @@ impl<A: Element> RowTarget<A> {
                 pair.angular(layer, &psi, angle)
             }
         };
-        found.logit = logit.value + found.constant;
-        found.plain_logit = logit.plain + found.constant;
+        // Beside cosines with the rounding that it has in the logits of the other classes. In the other layers the whole logit
+        // takes on their rounding when the row is closed.
+        let constant = match head.layer {
+            Layer::Cosine { .. } => A::narrow(head.constant(class)).widen(),
+            Layer::Linear | Layer::UnitWeights => head.constant(class),
+        };
+        found.value = logit.value;
+        found.logit = logit.value + constant;
+        found.plain_logit = logit.plain + constant;
         let [by_feature, by_weight] = directions;
         if !by_feature.is_empty() {
             found.steepest = [

@@ -349,10 +349,10 @@ fn dot_in_lanes<A: Element>(a: &[A], b: &[A]) -> A {
 
 /// Writes −∞ in the place of all but the largest logit of each group of columns; of equals the first is the largest.
 pub(super) fn keep_winners<A: Element>(products: &mut [A], block: &Block<'_, A>, group: usize) {
-    let factors = block.factors.chunks_exact(group);
-    let columns = factors.zip(block.constants.chunks_exact(group));
-    for (products, (factors, constants)) in products.chunks_exact_mut(group).zip(columns) {
-        let logit = |k: usize| products[k].mul_add(factors[k], constants[k]);
+    // Without the constant, which they have in common, and which could make equals of them.
+    let columns = block.factors.chunks_exact(group);
+    for (products, factors) in products.chunks_exact_mut(group).zip(columns) {
+        let logit = |k: usize| products[k] * factors[k];
         let mut best = 0;
         let mut largest = logit(0);
         for k in 1..group {

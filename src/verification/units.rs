@@ -129,7 +129,7 @@ impl<A> Units<A> {
     {
         let mut found = vec![None; self.rows()];
         let mut lanes = self.lanes(|| ());
-        let tasks = found.chunks_mut(TILE).enumerate();
+        let tasks = found.chunks_mut(self.tile_rows()).enumerate();
         parallel::on_pool(lanes.len(), || {
             parallel::deal(&mut lanes, tasks, |(tile, ()), (place, found)| {
                 self.intruders_of(place, tile, found);
@@ -145,7 +145,8 @@ impl<A> Units<A> {
     {
         let rows = self.tile(place);
         let classes = &self.classes[rows.clone()];
-        let own = classes[0][0] / TILE..classes[rows.len() - 1][1].div_ceil(TILE);
+        let step = self.tile_rows();
+        let own = classes[0][0] / step..classes[rows.len() - 1][1].div_ceil(step);
         let mut nearest = vec![0; rows.len()];
         for columns in own.map(|place| self.tile(place)) {
             self.cosines(&rows, &columns, tile);
@@ -182,12 +183,21 @@ impl<A> Units<A> {
         (0..threads).map(|_| (Vec::new(), new())).collect()
     }
 
+    /// The rows of every tile but the last, which is no single row: a product by one column sums in another order, and equal
+    /// rows would not have equal cosines.
+    fn tile_rows(&self) -> usize {
+        let rows = self.rows();
+        let alone = |&tile: &usize| rows % tile == 1;
+        (2..=TILE).rev().find(|tile| !alone(tile)).unwrap_or(TILE)
+    }
+
     fn tiles(&self) -> usize {
-        self.rows().div_ceil(TILE)
+        self.rows().div_ceil(self.tile_rows())
     }
 
     fn tile(&self, place: usize) -> Range<usize> {
-        place * TILE..((place + 1) * TILE).min(self.rows())
+        let tile = self.tile_rows();
+        place * tile..((place + 1) * tile).min(self.rows())
     }
 
     /// The cosines of some rows to others, row by row.

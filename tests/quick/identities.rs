@@ -266,6 +266,9 @@ fn classes_of_equal_weights_share_the_probability<A: Float>() {
         (1, 2, 2),
         (1, 5, 3),
         (1, 900, 40),
+        (2, 65, 12),
+        (1, 129, 5),
+        (9, 513, 64),
         (3, 700, 17),
         (40, 100, 64),
         (300, 1200, 33),
@@ -276,6 +279,9 @@ fn classes_of_equal_weights_share_the_probability<A: Float>() {
             batch.features.mapv_inplace(|x| x.abs() * narrow(length));
             let (own, twin) = (rng.below(classes), rng.below(classes - 1));
             let twin = if twin < own { twin } else { twin + 1 };
+            // The last class may be a block of its own.
+            let apart = length > 450.0;
+            let (own, twin) = if apart { (0, classes - 1) } else { (own, twin) };
             let ahead = batch.weights.row(own).mapv(|w| -w);
             batch.weights.row_mut(own).assign(&ahead);
             batch.weights.row_mut(twin).assign(&ahead);

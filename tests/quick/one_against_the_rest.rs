@@ -159,6 +159,16 @@ fn the_first_bias_is_the_best() -> Result<(), Error> {
             "t = {power}: {target} and {others}"
         );
     }
+    // z = 1, where the root is e^(−rm).
+    for (r, expected) in [(1000.0, 750.0), (1e6, 750_000.0)] {
+        let loss = SphereFace2::new(r, 0.4)?.with_lambda(0.5)?;
+        assert_relative(
+            "z = 1",
+            guide::sphere_face2_bias(&loss, 2)?,
+            expected,
+            1e-14,
+        );
+    }
     let refused = guide::sphere_face2_bias(&SphereFace2::default().with_lambda(1.0)?, 5);
     assert!(
         refused.is_err()
@@ -203,7 +213,7 @@ fn bad_parameters_and_combinations_are_refused() -> Result<(), Error> {
         ),
         (
             SphereFace2::default().with_bias(f64::NAN),
-            "bias is NaN, but must lie in [-1e6, 1e6]",
+            "bias is NaN, but must lie in [-1e7, 1e7]",
         ),
     ] {
         assert_eq!(found.unwrap_err().to_string(), message);
@@ -219,7 +229,7 @@ fn bad_parameters_and_combinations_are_refused() -> Result<(), Error> {
     let smooth = Composed::new(SphereFace2::default()).with_label_smoothing(0.1)?;
     assert!(refused(&smooth).ends_with("a loss of one class against the rest"));
     let mut loss = UniFace::default();
-    assert!(loss.set_learnables(&[1.0, 2.0]).is_err() && loss.set_learnables(&[1e7]).is_err());
+    assert!(loss.set_learnables(&[1.0, 2.0]).is_err() && loss.set_learnables(&[2e7]).is_err());
     assert_eq!(loss.learnables(), [0.0]);
     Ok(())
 }

@@ -253,7 +253,7 @@ fn long_class_weights_that_add_up() -> Result<(), Error> {
             }
             // p₀ is 1 to 1e-7.
             Some(expected) => {
-                assert_close("∂x", &[found?.grad_features[[0, 0]]], &[expected], 1e-6)
+                assert_close("∂x", &[found?.grad_features[[0, 0]]], &[expected], 1e-6);
             }
         }
     }

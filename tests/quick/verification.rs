@@ -245,6 +245,16 @@ fn collapsed_embeddings_are_no_better_than_chance() {
     assert_eq!(report.true_accept_rates[0].threshold, f64::INFINITY);
     assert_eq!(embeddings.recall(&[1, 240]), Ok(vec![0.0, 0.0]));
     assert_eq!(embeddings.recall(&[241]), Ok(vec![1.0]));
+
+    // A tile and one row: a product by a single column has other rounding.
+    let features = Array2::from_shape_fn((257, 2), |(_, k)| [5.0_f32, 9.0][k]);
+    let labels: Vec<usize> = (0..257).map(|row| row % 2).collect();
+    let embeddings = Embeddings::new(features.view(), &labels).expect("good");
+    assert_eq!(
+        embeddings.verify(&[]).map(|report| report.equal_error_rate),
+        Ok(0.5)
+    );
+    assert_eq!(embeddings.recall(&[1]), Ok(vec![0.0]));
 }
 
 #[test]
