@@ -202,6 +202,21 @@ impl AnyLoss {
     pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
         self.get_mut::<f64>().set_learnables(values)
     }
+
+    /// The running statistics of the loss; see [`MarginLoss::statistics`].
+    #[must_use]
+    pub fn statistics(&self) -> &[f64] {
+        self.get::<f64>().statistics()
+    }
+
+    /// Replaces them; see [`MarginLoss::set_statistics`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.get_mut::<f64>().set_statistics(values)
+    }
 }
 
 impl<A: Float> MarginLoss<A> for AnyLoss {
@@ -219,5 +234,13 @@ impl<A: Float> MarginLoss<A> for AnyLoss {
 
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
         self.set_learnables(values)
+    }
+
+    fn statistics(&self) -> &[f64] {
+        self.statistics()
+    }
+
+    fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.set_statistics(values)
     }
 }

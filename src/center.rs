@@ -322,6 +322,7 @@ impl<A> Term<A> {
                 correct: Array1::default(0),
                 ignored: Array1::default(0),
                 sub_centers: Array1::default(0),
+                statistics: Vec::new(),
             },
             grad_features,
             classes: classes.labels,

@@ -256,6 +256,14 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for Composed<L> {
         self.sub_centers.saturating_mul(self.loss.sub_centers())
     }
 
+    fn statistics(&self) -> &[f64] {
+        self.loss.statistics()
+    }
+
+    fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.loss.set_statistics(values)
+    }
+
     fn learnables(&self) -> &[f64] {
         self.loss.learnables()
     }

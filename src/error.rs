@@ -214,6 +214,13 @@ pub enum Error {
         /// How many were given.
         found: usize,
     },
+    /// The loss keeps another number of running statistics than were given.
+    StatisticCount {
+        /// How many it keeps.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
     /// The scratch limit is below what the smallest plan for these shapes needs.
     ScratchLimit {
         /// The limit, in bytes.
@@ -352,6 +359,9 @@ impl fmt::Display for Error {
             }
             Self::LearnableCount { expected, found } => {
                 write!(f, "{expected} learnables expected, {found} found")
+            }
+            Self::StatisticCount { expected, found } => {
+                write!(f, "{expected} statistics expected, {found} found")
             }
             Self::ScratchLimit { limit, needed } => write!(
                 f,

@@ -47,6 +47,9 @@ pub struct Forward<A> {
     pub ignored: Array1<bool>,
     /// Which of its class's [sub-centers](crate::Composed::with_sub_centers) is the nearest, in `0..K`; empty if K = 1.
     pub sub_centers: Array1<usize>,
+    /// The loss's running statistics once this batch has entered them, in the order of
+    /// [`MarginLoss::statistics`](crate::MarginLoss::statistics); empty for a loss that keeps none.
+    pub statistics: Vec<f64>,
 }
 
 impl<A> Forward<A> {
@@ -156,6 +159,13 @@ impl<A: Copy + Default> Evaluation<A> {
     #[must_use]
     pub fn accuracy(&self) -> Option<f64> {
         self.forward.accuracy()
+    }
+
+    /// The loss's running statistics once this batch has entered them: what
+    /// [`set_statistics`](crate::MarginLoss::set_statistics) takes.
+    #[must_use]
+    pub fn statistics(&self) -> &[f64] {
+        &self.forward.statistics
     }
 }
 

@@ -192,4 +192,12 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
     fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
         self.classifier.set_learnables(values)
     }
+
+    fn statistics(&self) -> &[f64] {
+        self.classifier.statistics()
+    }
+
+    fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.classifier.set_statistics(values)
+    }
 }

@@ -363,6 +363,49 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             })
         }
     }
+
+    /// The running statistics of the batches so far, for losses that keep some. Empty for most losses.
+    ///
+    /// Evaluating does not change them, but [`Forward::statistics`] has what they become with this batch: the loss computes
+    /// these first, and its value from them. A training loop puts them back after each step, and an evaluation of other data
+    /// does not. Every row that is not [ignored](Targets#rows-that-are-ignored) counts alike in them, whatever its weight.
+    fn statistics(&self) -> &[f64] {
+        &[]
+    }
+
+    /// Replaces the statistics, by [`Forward::statistics`] after a step, or by those of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StatisticCount`] if `values` has another length than [`statistics`](Self::statistics), and
+    /// [`Error::Parameter`] if a value is out of range; the loss is then as it was.
+    ///
+    /// # Examples
+    ///
+    /// A step of whatever statistics a loss keeps, without knowing which it is:
+    ///
+    /// ```
+    /// use margin_losses::{AnyLoss, MarginLoss, Targets};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
+    /// for line in ["arcface", "normface:s=20"] {
+    ///     let mut loss: Box<dyn MarginLoss<f64>> = Box::new(line.parse::<AnyLoss>()?);
+    ///     let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
+    ///     loss.set_statistics(out.statistics())?;
+    /// }
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
+    fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        if values.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::StatisticCount {
+                expected: 0,
+                found: values.len(),
+            })
+        }
+    }
 }
 
 fn ask<A: Float, L: MarginLoss<A> + ?Sized>(
@@ -409,6 +452,14 @@ macro_rules! behind {
 
             fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
                 (**self).set_learnables(values)
+            }
+
+            fn statistics(&self) -> &[f64] {
+                (**self).statistics()
+            }
+
+            fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+                (**self).set_statistics(values)
             }
         }
     };

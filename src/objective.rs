@@ -156,6 +156,21 @@ impl Objective {
     pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
         self.classifier.loss_mut().set_learnables(values)
     }
+
+    /// The running statistics of the classifier; see [`MarginLoss::statistics`].
+    #[must_use]
+    pub fn statistics(&self) -> &[f64] {
+        self.classifier.loss().statistics()
+    }
+
+    /// Replaces them; see [`MarginLoss::set_statistics`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_statistics(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.classifier.loss_mut().set_statistics(values)
+    }
 }
 
 impl FromStr for Objective {

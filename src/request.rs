@@ -260,6 +260,7 @@ impl<A: num_traits::Float> Request<'_, A> {
             correct: Array1::default(0),
             ignored: Array1::default(0),
             sub_centers: Array1::default(0),
+            statistics: Vec::new(),
         };
         self.deliver(forward, grad_features, grad_weights);
         Ok(())

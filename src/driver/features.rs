@@ -364,6 +364,7 @@ impl<'a, A: Element> Batch<'a, A> {
                 1 => Array1::default(0),
                 group => targets().map(|target| target.column % group).collect(),
             },
+            statistics: Vec::new(),
         })
     }
 }

@@ -7,6 +7,7 @@
 mod bad_input;
 mod bad_parameters;
 mod bad_values;
+mod beyond;
 mod center;
 mod check_values;
 mod closed_forms;

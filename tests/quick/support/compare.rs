@@ -106,6 +106,7 @@ impl Snapshot {
                 bits(&forward.row_losses),
                 bits(&forward.target_logits),
                 bits(&forward.target_cosines),
+                bits(&forward.statistics),
             ],
             shapes: Vec::new(),
             correct: forward.correct.to_vec(),

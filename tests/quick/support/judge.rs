@@ -178,6 +178,7 @@ fn prefilled<A: Float>(limit: Option<usize>) -> Evaluation<A> {
     evaluation.forward.loss = pattern;
     evaluation.forward.row_losses = Array1::from_elem(3, pattern);
     evaluation.forward.correct = Array1::from_elem(3, true);
+    evaluation.forward.statistics = vec![0.5; 2];
     evaluation.grad_features = Array2::from_elem((3, 2), pattern);
     evaluation.grad_weights = Array2::from_elem((2, 2), pattern);
     evaluation.grad_centers = Array2::from_elem((1, 2), pattern);
