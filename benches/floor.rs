@@ -20,8 +20,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use margin_losses::ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use margin_losses::{
-    ASoftmax, AmSoftmax, ArcFace, CombinedMargin, CosFace, Error, Evaluation, MarginLoss,
-    ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, init,
+    ASoftmax, AdaFace, AmSoftmax, ArcFace, CombinedMargin, CosFace, Error, Evaluation, MagFace,
+    MarginLoss, ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, init,
 };
 use pulp::{Arch, Simd, WithSimd};
 
@@ -299,7 +299,7 @@ fn every_loss(case: &Case) -> Result<(), Error> {
         labels,
     } = case.arrays()?;
     let targets = Targets::new(&labels);
-    let losses: [(&str, Box<dyn MarginLoss<f32>>); 9] = [
+    let losses: [(&str, Box<dyn MarginLoss<f32>>); 11] = [
         ("SoftmaxLoss", Box::new(SoftmaxLoss::new())),
         (
             "SoftmaxLoss+bias",
@@ -311,6 +311,8 @@ fn every_loss(case: &Case) -> Result<(), Error> {
         ("AmSoftmax", Box::new(AmSoftmax::default())),
         ("CosFace", Box::new(CosFace::default())),
         ("ArcFace", Box::new(ArcFace::default())),
+        ("AdaFace", Box::new(AdaFace::default())),
+        ("MagFace", Box::new(MagFace::default())),
         (
             "CombinedMargin",
             Box::new(CombinedMargin::new(64.0, 1.0, 0.3, 0.2)?),

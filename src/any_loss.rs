@@ -4,6 +4,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::a_softmax::ASoftmax;
+use crate::ada_face::AdaFace;
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::ArcFace;
 use crate::center::CenterLoss;
@@ -12,6 +13,7 @@ use crate::cos_face::CosFace;
 use crate::error::Error;
 use crate::float::Float;
 use crate::loss::MarginLoss;
+use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Request;
@@ -42,6 +44,8 @@ macro_rules! any_loss {
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
         /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `undivided` is without 1/r |
         /// | `uniface:s=64,m=0.4,lambda=1,b=3.9`, `uniface:b=1/2/3` | [`UniFace`], with one threshold or one for each class |
+        /// | `adaface:s=64,m=0.4,h=0.333,alpha=0.01`, `adaface:alpha=1,angle=clipped` | [`AdaFace`]; also `epsilon`, and `mean` and `deviation` of its statistics where they are no longer 20 and 100 |
+        /// | `magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35` | [`MagFace`], also with `past_pi` |
         ///
         /// The scale of a loss that normalises its features belongs to the number of classes:
         /// [`guide::suggested_scale`](crate::guide::suggested_scale).
@@ -185,6 +189,12 @@ any_loss! {
     /// `uniface`.
     #[cfg_attr(feature = "serde", serde(rename = "uniface"))]
     UniFace(UniFace),
+    /// `adaface`.
+    #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
+    AdaFace(AdaFace),
+    /// `magface`.
+    #[cfg_attr(feature = "serde", serde(rename = "magface"))]
+    MagFace(MagFace),
 }
 
 impl AnyLoss {

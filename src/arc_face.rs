@@ -182,6 +182,29 @@ impl ArcFace {
         self.past_pi
     }
 
+    /// With parameters that are known to be in range.
+    pub(crate) fn of(scale: f64, margin: f64, past_pi: PastPi) -> Self {
+        Self {
+            scale,
+            margin,
+            past_pi,
+        }
+    }
+
+    /// ∂ψ/∂m, for margins that depend on something.
+    pub(crate) fn slope_in_margin(&self, target: &Target) -> f64 {
+        let (angle, m) = (target.angle(), self.margin);
+        let past = angle.radians() > PI - m;
+        match self.past_pi {
+            PastPi::CosineTail if angle.radians() > (PI - m) / 2.0 => -(m / 2.0).cos(),
+            PastPi::LinearTail if past => -(m.sin() + m * m.cos()),
+            PastPi::JoinedTail if past => -m.sin(),
+            PastPi::EasyMargin if angle.cos() <= 0.0 => 0.0,
+            // θ + m is turned by either alike.
+            _ => self.target_logit(target).angle_slope(),
+        }
+    }
+
     fn head(&self) -> Head<'_> {
         Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }

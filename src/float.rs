@@ -10,7 +10,7 @@ use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
 use crate::grow;
 use crate::margin::{Margin, OfRows};
-use crate::numerics::Element;
+use crate::numerics::{self, Element};
 use crate::request::Request;
 use crate::targets::{Labels, Targets};
 use crate::verification::{self, Units, Verification};
@@ -45,6 +45,8 @@ pub(crate) mod sealed {
         ) -> Result<(), Error>;
 
         fn solve(_: Token, head: &Head<'_>, request: Request<'_, Self>) -> Result<(), Error>;
+
+        fn norms(_: Token, features: ArrayView2<'_, Self>) -> Vec<f64>;
 
         fn center_term(
             _: Token,
@@ -127,6 +129,10 @@ macro_rules! compiled {
                 request: Request<'_, Self>,
             ) -> Result<(), Error> {
                 solve(head, request)
+            }
+
+            fn norms(_: sealed::Token, features: ArrayView2<'_, Self>) -> Vec<f64> {
+                numerics::norms(features)
             }
 
             fn center_term(

@@ -12,6 +12,7 @@
 //! | Which bias does a loss of one class against the rest begin with? | [`sphere_face2_bias`], [`uni_face_bias`] |
 //! | And where nothing is learned? | [`antipode_loss`], [`one_direction_loss`] |
 //! | What ails a training? | [`diagnose`], [`dead_features`] |
+//! | Which λ_g keeps MagFace's short features from becoming shorter? | [`mag_face_least_regulariser`] |
 //!
 //! # Lower bounds, loss by loss
 //!
@@ -22,6 +23,8 @@
 //! - **`NormFace`, AM-Softmax, `CosFace`, `ArcFace`**: positive, because normalised logits cannot outgrow the scale.
 //!   The bounds below are for the **mean over rows in which every class is equally frequent**: a balanced data set, not
 //!   any one batch. A batch of few classes may well lie lower, down to [`row_lower_bound`].
+//! - **AdaFace**: [`row_lower_bound`] with cos m, the largest target logit of the shortest features, for m ≤ π/2.
+//! - **MagFace**: [`row_lower_bound`] with cos l_m, for margins up to π/2, and on top the least price, 2 λ_g/u_a.
 //! - **Combined margins**: [`row_lower_bound`] with the largest value of `cos(m₁θ + m₂) − m₃` over θ in [0, π].
 //!
 //! # References
@@ -39,6 +42,7 @@ pub use diagnosis::{Trouble, dead_features, diagnose};
 use core::f64::consts::{PI, SQRT_2};
 
 use crate::error::{self, Error, parameter};
+use crate::mag_face::MagFace;
 use crate::sphere_face2::SphereFace2;
 
 /// The least scale at which all classes can have the target probability P: `s = (C−1)/C · ln((C−1) P/(1−P))`.
@@ -137,6 +141,35 @@ pub fn target_probability(classes: usize, scale: f64) -> Result<f64, Error> {
 pub fn adacos_scale(classes: usize) -> Result<f64, Error> {
     parameter("classes", classes as f64, classes >= 3, "be at least 3")?;
     Ok(SQRT_2 * others(classes)?.ln())
+}
+
+/// The least λ_g of [`MagFace`](crate::MagFace) at which no feature of the least norm l_a is told to become shorter, however
+/// hard its row.
+///
+/// ```math
+/// \lambda_g = s\, \kappa\, \frac{u_a^2\, l_a^2}{u_a^2 - l_a^2}, \qquad \kappa = \frac{u_m - l_m}{u_a - l_a}
+/// ```
+///
+/// There the slope of λ_g g(a) outweighs the steepest slope of the logit in the norm, s κ. With less, a row of a small target
+/// probability may lose its norm until it leaves the range, where nothing draws it back.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{MagFace, guide};
+///
+/// let least = guide::mag_face_least_regulariser(&MagFace::default());
+/// assert!((least - 22.5867).abs() < 1e-4);
+/// assert!(least < MagFace::default().regulariser());
+/// ```
+///
+/// # References
+///
+/// `MagFace`, [arXiv:2103.06627](https://arxiv.org/abs/2103.06627); the authors' trainer prints it.
+#[must_use]
+pub fn mag_face_least_regulariser(loss: &MagFace) -> f64 {
+    let (lower, upper) = loss.norms();
+    loss.scale() * loss.slope() / (1.0 / (lower * lower) - 1.0 / (upper * upper))
 }
 
 /// The largest margin of `CosFace` and AM-Softmax that C class weights in d dimensions leave room for:

@@ -32,6 +32,8 @@
 //! | [`NormFace`] | s cosθ_y | s cosθ_j |
 //! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
 //! | [`ArcFace`] | s cos(θ_y + m), at wide angles s (cosθ_y − 2 sin(m/2)) | s cosθ_j |
+//! | [`AdaFace`] | s (cos(θ_y − m k̂) − m (1 + k̂)), k̂ from ‖x‖ | s cosθ_j |
+//! | [`MagFace`] | s cos(θ_y + m(‖x‖)) | s cosθ_j |
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
 //! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
 //!
@@ -67,6 +69,7 @@
 #[cfg(any(doc, doctest))]
 pub mod _documentation;
 mod a_softmax;
+mod ada_face;
 mod am_softmax;
 mod any_loss;
 mod arc_face;
@@ -86,6 +89,7 @@ pub mod guide;
 pub mod init;
 mod joint;
 mod loss;
+mod mag_face;
 mod margin;
 mod margin_softmax;
 mod modified_softmax;
@@ -109,6 +113,7 @@ pub mod verification;
 pub use ndarray;
 
 pub use a_softmax::ASoftmax;
+pub use ada_face::{AdaFace, TurnedAngle};
 pub use am_softmax::AmSoftmax;
 pub use any_loss::AnyLoss;
 pub use arc_face::{ArcFace, PastPi};
@@ -121,6 +126,7 @@ pub use evaluation::{ClassBlock, Evaluation, Forward};
 pub use float::Float;
 pub use joint::JointLoss;
 pub use loss::MarginLoss;
+pub use mag_face::MagFace;
 pub use margin::{Angle, Margin, Negatives, Target, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;

@@ -18,8 +18,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace, Margin,
-    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, UniFace,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
+    MagFace, Margin, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
+    SphereFace2, TurnedAngle, UniFace,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -147,6 +148,51 @@ mirror!(
             [bias] if !given.by_class => loss.with_bias(bias),
             _ => loss.with_class_biases(given.biases),
         }
+    }
+);
+mirror!(
+    AdaFace as "AdaFace" {
+        scale: f64 = AdaFace::scale,
+        margin: f64 = AdaFace::margin,
+        concentration: f64 = AdaFace::concentration,
+        momentum: f64 = AdaFace::momentum,
+        #[serde(default)]
+        epsilon: Option<f64> = |loss| Some(loss.epsilon()),
+        #[serde(default)]
+        turned_angle: TurnedAngle = AdaFace::turned_angle,
+        #[serde(default)]
+        mean: Option<f64> = |loss| Some(loss.mean()),
+        #[serde(default)]
+        deviation: Option<f64> = |loss| Some(loss.deviation()),
+    },
+    |given| {
+        let mut loss = AdaFace::new(given.scale, given.margin)?
+            .with_concentration(given.concentration)?
+            .with_momentum(given.momentum)?
+            .with_turned_angle(given.turned_angle);
+        let epsilon = given.epsilon.unwrap_or(loss.epsilon());
+        loss = loss.with_epsilon(epsilon)?;
+        let mean = given.mean.unwrap_or(loss.mean());
+        loss.set_statistics(&[mean, given.deviation.unwrap_or(loss.deviation())])?;
+        Ok(loss)
+    }
+);
+mirror!(
+    MagFace as "MagFace" {
+        scale: f64 = MagFace::scale,
+        lower_margin: f64 = |loss| loss.margins().0,
+        upper_margin: f64 = |loss| loss.margins().1,
+        lower_norm: f64 = |loss| loss.norms().0,
+        upper_norm: f64 = |loss| loss.norms().1,
+        regulariser: f64 = MagFace::regulariser,
+        #[serde(default)]
+        past_pi: Option<PastPi> = |loss| Some(loss.past_pi()),
+    },
+    |given| {
+        let loss = MagFace::new(given.scale, given.lower_margin, given.upper_margin)?;
+        let loss = loss.with_norms(given.lower_norm, given.upper_norm)?;
+        let past_pi = given.past_pi.unwrap_or(loss.past_pi());
+        Ok(loss.with_regulariser(given.regulariser)?.with_past_pi(past_pi))
     }
 );
 mirror!(

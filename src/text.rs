@@ -7,12 +7,14 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::a_softmax::ASoftmax;
+use crate::ada_face::{AdaFace, TurnedAngle};
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::{ArcFace, PastPi};
 use crate::center::CenterLoss;
 use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
 use crate::error::Error;
+use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Composition;
@@ -368,7 +370,9 @@ as_text!(
     ArcFace,
     CombinedMargin,
     SphereFace2,
-    UniFace
+    UniFace,
+    AdaFace,
+    MagFace
 );
 
 impl Named for SoftmaxLoss {
@@ -587,6 +591,88 @@ impl Named for CombinedMargin {
     }
 }
 
+impl Named for AdaFace {
+    const NAME: &'static str = "adaface";
+    const PARAMETERS: &'static [&'static str] = &[
+        "s",
+        "m",
+        "h",
+        "alpha",
+        "epsilon",
+        "angle",
+        "mean",
+        "deviation",
+    ];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let number = |name, default| Ok(given.number(name)?.unwrap_or(default));
+        let mut loss = Self::new(number("s", paper.scale())?, number("m", paper.margin())?)?
+            .with_concentration(number("h", paper.concentration())?)?
+            .with_momentum(number("alpha", paper.momentum())?)?
+            .with_epsilon(number("epsilon", paper.epsilon())?)?;
+        if let Some(rule) = given.get("angle") {
+            loss = loss.with_turned_angle(rule.parse()?);
+        }
+        let mean = number("mean", paper.mean())?;
+        loss.set_statistics(&[mean, number("deviation", paper.deviation())?])?;
+        Ok(loss)
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        let paper = Self::default();
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        to.number("h", self.concentration())?;
+        to.number("alpha", self.momentum())?;
+        if self.epsilon() != paper.epsilon() {
+            to.number("epsilon", self.epsilon())?;
+        }
+        if self.turned_angle() != TurnedAngle::Paper {
+            to.parameter("angle", self.turned_angle())?;
+        }
+        if self.statistics() != paper.statistics() {
+            to.number("mean", self.mean())?;
+            to.number("deviation", self.deviation())?;
+        }
+        Ok(())
+    }
+}
+
+impl Named for MagFace {
+    const NAME: &'static str = "magface";
+    const PARAMETERS: &'static [&'static str] =
+        &["s", "l_m", "u_m", "l_a", "u_a", "lambda_g", "past_pi"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let number = |name, default| Ok(given.number(name)?.unwrap_or(default));
+        let ((l_m, u_m), (l_a, u_a)) = (paper.margins(), paper.norms());
+        let scale = number("s", paper.scale())?;
+        let loss = Self::new(scale, number("l_m", l_m)?, number("u_m", u_m)?)?
+            .with_norms(number("l_a", l_a)?, number("u_a", u_a)?)?
+            .with_regulariser(number("lambda_g", paper.regulariser())?)?;
+        match given.get("past_pi") {
+            None => Ok(loss),
+            Some(rule) => Ok(loss.with_past_pi(rule.parse()?)),
+        }
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        let ((l_m, u_m), (l_a, u_a)) = (self.margins(), self.norms());
+        to.number("s", self.scale())?;
+        to.number("l_m", l_m)?;
+        to.number("u_m", u_m)?;
+        to.number("l_a", l_a)?;
+        to.number("u_a", u_a)?;
+        to.number("lambda_g", self.regulariser())?;
+        if self.past_pi() != PastPi::Paper {
+            to.parameter("past_pi", self.past_pi())?;
+        }
+        Ok(())
+    }
+}
+
 /// A rule that is one word.
 macro_rules! words {
     ($rule:ty, $what:literal, [$($word:literal => $variant:ident),+]) => {
@@ -622,6 +708,10 @@ words!(PastPi, "rule past pi", [
     "joined-tail" => JoinedTail,
     "smooth-tail" => SmoothTail,
     "easy-margin" => EasyMargin
+]);
+words!(TurnedAngle, "rule for the turned angle", [
+    "paper" => Paper,
+    "clipped" => Clipped
 ]);
 words!(Reduction, "reduction", [
     "mean" => Mean,

@@ -11,5 +11,5 @@ pub(crate) use element::Element;
 pub(crate) use lanes::{
     difference_of_products, dot, extremes, larger, largest, largest_magnitude, reduce, vectorized,
 };
-pub(crate) use norm::{Norm, binary_exponent, contiguous, powers_of_two, scale_by_power};
+pub(crate) use norm::{Norm, binary_exponent, contiguous, norms, powers_of_two, scale_by_power};
 pub(crate) use order_free::OrderFree;

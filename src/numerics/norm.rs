@@ -1,10 +1,10 @@
 //! Rows and their norms, at both ends of the range too.
 
-use ndarray::ArrayView1;
+use ndarray::{ArrayView1, ArrayView2};
 
 use crate::error::{Argument, Error};
 
-use super::{Element, dot};
+use super::{Element, dot, vectorized};
 
 /// The Euclidean norm of a row, `mantissa · 2^exponent`.
 ///
@@ -164,6 +164,21 @@ pub(crate) fn contiguous<'a, A: Element>(
     buffer.clear();
     buffer.extend(row.iter().copied());
     buffer
+}
+
+/// The norm of each row; no number, infinite or zero where the row cannot be divided by its norm.
+pub(crate) fn norms<A: Element>(rows: ArrayView2<'_, A>) -> Vec<f64> {
+    let mut buffer = Vec::new();
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut norms = vec![0.0; rows.nrows()];
+            for (norm, row) in norms.iter_mut().zip(rows.outer_iter()) {
+                *norm = Norm::of(contiguous(row, &mut buffer)).value();
+            }
+            norms
+        },
+    )
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use core::fmt::Debug;
 
 use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
 use margin_losses::{
-    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MarginSoftmax,
-    ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, SoftmaxLoss,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MagFace,
+    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, SoftmaxLoss,
+    TurnedAngle,
 };
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,19 @@ fn every_loss_loads_as_it_was_saved() {
     );
     let combined = CombinedMargin::new(64.0, 1.0, 0.3, 0.2).unwrap();
     is_saved_as(&combined, r#"{"scale":64.0,"m1":1.0,"m2":0.3,"m3":0.2}"#);
+    let mut ada_face = AdaFace::default().with_turned_angle(TurnedAngle::Clipped);
+    ada_face.set_statistics(&[23.5, 7.25]).unwrap();
+    is_saved_as(
+        &ada_face,
+        r#"{"scale":64.0,"margin":0.4,"concentration":0.333,"momentum":0.01,"epsilon":0.001,"turned_angle":"clipped","mean":23.5,"deviation":7.25}"#,
+    );
+    let least = r#"{"scale":64,"margin":0.4,"concentration":0.333,"momentum":0.01}"#;
+    let least: AdaFace = serde_json::from_str(least).unwrap();
+    assert_eq!(least, AdaFace::default());
+    is_saved_as(
+        &MagFace::default(),
+        r#"{"scale":64.0,"lower_margin":0.45,"upper_margin":0.8,"lower_norm":10.0,"upper_norm":110.0,"regulariser":35.0,"past_pi":"paper"}"#,
+    );
     let own = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
     is_saved_as(
         &own,
@@ -221,6 +235,9 @@ fn what_departs_from_the_paper_may_be_left_out() {
     assert_eq!(load(r#"{"normface":{"scale":20}}"#), "normface:s=20");
     let arc_face = load(r#"{"arcface":{"scale":64,"margin":0.5}}"#);
     assert_eq!(arc_face, "arcface:s=64,m=0.5");
+    let mag_face = r#"{"scale":64,"lower_margin":0.45,"upper_margin":0.8,"lower_norm":10,"upper_norm":110,"regulariser":35}"#;
+    let mag_face = load(&format!(r#"{{"magface":{mag_face}}}"#));
+    assert_eq!(mag_face, MagFace::default().to_string());
 }
 
 #[test]

@@ -39,7 +39,14 @@ fn check(
     };
     let named = |part: &'static str| move |message: String| format!("{part}: {message}");
 
-    let by_feature = |entry, shift| loss(case, &moved(x, entry, shift), w);
+    let by_feature = |entry: usize, shift| {
+        let mut moved = moved(x, entry, shift);
+        if case.formula.norms_are_constants {
+            // A gradient without a part along the feature is that of the loss on the sphere of the feature's norm.
+            case.keep_norm(x, &mut moved, entry / x.ncols());
+        }
+        loss(case, &moved, w)
+    };
     check_gradient(
         entries(&evaluation.grad_features),
         by_feature,

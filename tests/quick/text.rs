@@ -3,9 +3,9 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, JointLoss,
-    MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, Request,
-    SoftmaxLoss, SphereFace2, Targets, UniFace,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Error,
+    JointLoss, MagFace, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi,
+    Reduction, Request, SoftmaxLoss, SphereFace2, Targets, TurnedAngle, UniFace,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -28,6 +28,15 @@ fn refusal(text: &str) -> String {
 fn lines() -> Vec<(AnyLoss, &'static str)> {
     let paper = ArcFace::default().with_past_pi(PastPi::Paper);
     let bias = vec![0.0, -0.5, 1e-9, 2e300];
+    let trained = AdaFace::new(30.0, 0.3).and_then(|loss| {
+        let loss = loss.with_concentration(0.5)?.with_momentum(1.0)?;
+        let mut loss = loss
+            .with_epsilon(0.01)?
+            .with_turned_angle(TurnedAngle::Clipped);
+        loss.set_statistics(&[23.5, 7.25])?;
+        Ok(loss)
+    });
+    let trained = trained.unwrap();
     vec![
         (SoftmaxLoss::new().into(), "softmax"),
         (
@@ -59,6 +68,22 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             "sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=0",
         ),
         (UniFace::default().into(), "uniface:s=64,m=0.4,lambda=1,b=0"),
+        (
+            AdaFace::default().into(),
+            "adaface:s=64,m=0.4,h=0.333,alpha=0.01",
+        ),
+        (
+            trained.into(),
+            "adaface:s=30,m=0.3,h=0.5,alpha=1,epsilon=0.01,angle=clipped,mean=23.5,deviation=7.25",
+        ),
+        (
+            MagFace::default().into(),
+            "magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35",
+        ),
+        (
+            MagFace::default().with_past_pi(PastPi::EasyMargin).into(),
+            "magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35,past_pi=easy-margin",
+        ),
     ]
 }
 

@@ -50,6 +50,9 @@ fn weightless<A: Float>() {
     dropped.features = batch.features.select(Axis(0), &kept);
     dropped.labels = kept.map(|row| batch.labels[row]).to_vec();
     for case in every_loss(batch.centers.view()) {
+        if case.formula.couples_rows {
+            continue;
+        }
         let found = case.loss.evaluate(
             batch.features.view(),
             batch.weights.view(),

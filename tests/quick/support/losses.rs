@@ -1,7 +1,7 @@
 //! Every loss of the crate, each beside its formula.
 
-use margin_losses::{Error, Float, MarginLoss, PastPi};
-use ndarray::ArrayView2;
+use margin_losses::{Error, Float, MarginLoss, PastPi, TurnedAngle};
+use ndarray::{Array2, ArrayView2};
 
 use super::{Formula, Layer, Spec};
 
@@ -50,6 +50,13 @@ impl<'a, A: Float> Case<'a, A> {
         }
     }
 
+    /// Gives the row of `moved` the norm that it has in `features`.
+    pub(crate) fn keep_norm(&self, features: &Array2<f64>, moved: &mut Array2<f64>, row: usize) {
+        let norm = |features: &Array2<f64>| features.row(row).dot(&features.row(row)).sqrt();
+        let factor = norm(features) / norm(moved);
+        moved.row_mut(row).mapv_inplace(|entry| entry * factor);
+    }
+
     /// Whether a class weight of zeros is refused.
     pub(crate) fn needs_weight_norms(&self) -> bool {
         !weights_may_be_zero(&self.formula.layer)
@@ -57,7 +64,9 @@ impl<'a, A: Float> Case<'a, A> {
 
     /// Whether the loss is a softmax over classes, and depends on angles alone.
     pub(crate) fn is_angular(&self) -> bool {
-        matches!(self.formula.layer, Layer::UnitNorm { .. }) && self.formula.centers.is_none()
+        matches!(self.formula.layer, Layer::UnitNorm { .. })
+            && self.formula.centers.is_none()
+            && self.formula.by_norm.is_none()
     }
 }
 
@@ -135,6 +144,40 @@ pub(crate) fn every_spec(classes: usize) -> Vec<(String, Spec)> {
     ] {
         let name = format!("combined s = {scale}, m = ({m1}, {m2}, {m3})");
         all.push((name, Spec::Combined { scale, m1, m2, m3 }));
+    }
+    // The statistics of the papers, and some that suit features of entries near 1.
+    for (scale, momentum, statistics, turned_angle) in [
+        (64.0, 0.01, [20.0, 100.0], TurnedAngle::Paper),
+        (3.0, 1.0, [20.0, 100.0], TurnedAngle::Paper),
+        (16.0, 0.0, [2.0, 0.3], TurnedAngle::Paper),
+        (4.0, 0.0, [2.0, 0.3], TurnedAngle::Clipped),
+    ] {
+        let spec = Spec::AdaFace {
+            scale,
+            margin: 0.4,
+            momentum,
+            statistics,
+            turned_angle,
+        };
+        let name = format!("AdaFace s = {scale}, m = 0.4, α = {momentum}, {turned_angle:?}");
+        all.push((name, spec));
+    }
+    // No price where the scale is large: a confident row's loss would be lost beside it in differences.
+    for (scale, norms, regulariser, past_pi) in [
+        (16.0, [10.0, 110.0], 0.0, PastPi::Paper),
+        (4.0, [0.25, 6.0], 35.0, PastPi::Paper),
+        (4.0, [0.25, 6.0], 0.0, PastPi::SmoothTail),
+        (4.0, [0.25, 6.0], 0.5, PastPi::EasyMargin),
+    ] {
+        let spec = Spec::MagFace {
+            scale,
+            margins: [0.45, 0.8],
+            norms,
+            regulariser,
+            past_pi,
+        };
+        let name = format!("MagFace s = {scale}, a = {norms:?}, λ = {regulariser}, {past_pi:?}");
+        all.push((name, spec));
     }
     let user = Spec::User {
         scale: 8.0,

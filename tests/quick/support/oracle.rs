@@ -16,6 +16,18 @@ use super::exact::{Power, Scaled, Sum, dot, times_two_to};
 /// θ ↦ (ψ, dψ/dθ).
 type Psi = Box<dyn Fn(f64) -> (f64, f64)>;
 
+/// The same for a row of a batch, which may depend on the norms of all rows: norms, row, θ.
+type ByNorm = Box<dyn Fn(&[f64], usize, f64) -> Shifted>;
+
+/// A target's logit ψ and its slopes, and the row's term with its slope in ‖x‖.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shifted {
+    pub(crate) psi: f64,
+    pub(crate) angle_slope: f64,
+    pub(crate) norm_slope: f64,
+    pub(crate) term: [f64; 2],
+}
+
 /// What becomes of the features and the class weights before they are multiplied.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
@@ -34,6 +46,12 @@ pub(crate) struct Formula {
     pub(crate) layer: Layer,
     /// What stands in the place of cosθ for the target.
     pub(crate) target: Option<Psi>,
+    /// In its place, for a margin that depends on the norms; `target` is then any.
+    pub(crate) by_norm: Option<ByNorm>,
+    /// Whether the gradient takes the norms for constants.
+    pub(crate) norms_are_constants: bool,
+    /// Whether a row's loss depends on the other rows.
+    pub(crate) couples_rows: bool,
     /// The factor of the center loss, and the centers; `None` there means that the class weights are the centers.
     pub(crate) centers: Option<(f64, Option<Array2<f64>>)>,
     /// The angles in (0, π) at which ψ is not smooth.
@@ -49,6 +67,21 @@ impl fmt::Debug for Formula {
         f.debug_struct("Formula")
             .field("layer", &self.layer)
             .finish_non_exhaustive()
+    }
+}
+
+impl Formula {
+    /// What the target's logit of a row is, at the angle θ.
+    pub(crate) fn shifted(&self, norms: &[f64], row: usize, radians: f64) -> Option<Shifted> {
+        if let Some(by_norm) = &self.by_norm {
+            return Some(by_norm(norms, row, radians));
+        }
+        let (psi, angle_slope) = self.target.as_ref()?(radians);
+        Some(Shifted {
+            psi,
+            angle_slope,
+            ..Shifted::default()
+        })
     }
 }
 
@@ -116,6 +149,7 @@ struct Rows<'a> {
     batch: &'a Batch<f64>,
     features: Vec<Scaled>,
     weights: Vec<Scaled>,
+    norms: Vec<f64>,
 }
 
 /// Loss and gradients of `Σ upstreamᵢ ℓᵢ`, where upstream is the row weight, over N for the mean.
@@ -156,9 +190,11 @@ pub(crate) fn truth(
         coefficients: Array2::zeros((rows, classes)),
         angles: Vec::new(),
     };
+    let features: Vec<Scaled> = batch.features.outer_iter().map(Scaled::of).collect();
     let scaled = Rows {
         batch,
-        features: batch.features.outer_iter().map(Scaled::of).collect(),
+        norms: features.iter().map(Scaled::length).collect(),
+        features,
         weights: batch.weights.outer_iter().map(Scaled::of).collect(),
     };
     let mut loss = Sum::default();
@@ -236,11 +272,16 @@ fn classify(
         .collect();
     let (radians, sine, [at_x, at_w]) = x.angle_to(&rows.weights[label]);
     let no_angle = x.is_zero() || rows.weights[label].is_zero();
-    let (psi, slope) = match &formula.target {
+    let shifted = match &formula.target {
         Some(_) if no_angle => panic!("a zero vector has no angle"),
-        Some(psi) => psi(radians),
-        None => (cosines[label], -sine),
+        _ => formula.shifted(&rows.norms, row, radians),
     };
+    let shifted = shifted.unwrap_or(Shifted {
+        psi: cosines[label],
+        angle_slope: -sine,
+        ..Shifted::default()
+    });
+    let (psi, slope) = (shifted.psi, shifted.angle_slope);
     let target = if formula.target.is_some() {
         scale * length * psi
     } else {
@@ -261,7 +302,7 @@ fn classify(
     }
 
     let (loss, gradient) = cross_entropy(result.logits.row(row), label);
-    result.row_losses[row] = loss;
+    result.row_losses[row] = loss + shifted.term[0];
     // The upstream factor comes last: of what cancels, no part may overflow before it does. And powers of two are added
     // up before they are applied, so that nothing underflows on the way.
     let plain_upstream = upstream;
@@ -295,6 +336,10 @@ fn classify(
                     cosine,
                 )
             };
+            if margin {
+                let outwards = share * scale * shifted.norm_slope + shifted.term[1];
+                by_feature.add_product(outwards, x.unit(k));
+            }
             if free {
                 by_feature.add_product(share, radial.mul_add(x.unit(k), across_x));
             } else {

@@ -28,6 +28,9 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
         grad_weights: Array2::zeros(batch.weights.dim()),
     };
     let w_norms: Vec<f32> = batch.weights.outer_iter().map(norm).collect();
+    let x_norms: Vec<f64> = (batch.features.outer_iter())
+        .map(|x| f64::from(norm(x)))
+        .collect();
     for (row, x) in batch.features.outer_iter().enumerate() {
         let label = batch.labels[row];
         let linear = matches!(formula.layer, Layer::Linear { .. });
@@ -49,10 +52,15 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
             .collect();
         // z, and of the target ψ and dψ/dcosθ.
         let (mut psi, mut slope) = (cosine[label], 1.0);
-        if let Some(target) = &formula.target {
-            let (value, by_angle) = target(f64::from(cosine[label].acos()));
-            psi = value as f32;
-            slope = -(by_angle as f32) / (1.0 - cosine[label] * cosine[label]).sqrt();
+        let (mut outwards, mut by_norm) = (0.0, 0.0);
+        let shifted = formula.shifted(&x_norms, row, f64::from(cosine[label].acos()));
+        if let Some(shifted) = shifted {
+            psi = shifted.psi as f32;
+            slope = -(shifted.angle_slope as f32) / (1.0 - cosine[label] * cosine[label]).sqrt();
+            let along = (shifted.term[1] / n as f64) as f32;
+            found.loss += (shifted.term[0] / n as f64) as f32;
+            outwards = along;
+            by_norm = shifted.norm_slope as f32;
         }
         let z: Array1<f32> = (0..c)
             .map(|class| match &formula.layer {
@@ -86,6 +94,9 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
             let w_hat = unit(class);
             let a = g * length * slope;
             to_x.scaled_add(a / x_norm, &(&w_hat - &(&x_hat * cosine[class])));
+            if target {
+                to_x.scaled_add(g * length * by_norm + outwards, &x_hat);
+            }
             if matches!(formula.layer, Layer::FreeNorm) {
                 to_x.scaled_add(g * value, &x_hat);
             }

@@ -26,6 +26,34 @@ impl Spec {
             Self::ArcFace {
                 scale: s, margin, ..
             } => scale(s) && angle(margin),
+            Self::AdaFace {
+                scale: s,
+                margin,
+                momentum,
+                statistics,
+                ..
+            } => {
+                let statistic = |value| (0.0..=100.0).contains(&value);
+                scale(s)
+                    && angle(margin)
+                    && (0.0..=1.0).contains(&momentum)
+                    && statistics.into_iter().all(statistic)
+            }
+            Self::MagFace {
+                scale: s,
+                margins: [l_m, u_m],
+                norms: [l_a, u_a],
+                regulariser,
+                ..
+            } => {
+                let norm = |a: f64| (1e-3..=1e6).contains(&a);
+                let ordered = l_m <= u_m && l_a < u_a;
+                scale(s)
+                    && [l_m, u_m].into_iter().all(angle)
+                    && [l_a, u_a].into_iter().all(norm)
+                    && ordered
+                    && (0.0..=1e6).contains(&regulariser)
+            }
             Self::Combined {
                 scale: s,
                 m1,

@@ -3,12 +3,13 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float, JointLoss,
-    Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, PastPi, SoftmaxLoss, TargetLogit,
+    ASoftmax, AdaFace, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float,
+    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, PastPi,
+    SoftmaxLoss, TargetLogit, TurnedAngle,
 };
 use ndarray::ArrayView2;
 
-use super::{Formula, Layer, widened};
+use super::{Formula, Layer, Shifted, widened};
 
 /// A loss of the crate, or one that its constructor refuses.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,21 @@ pub(crate) enum Spec {
         m1: f64,
         m2: f64,
         m3: f64,
+    },
+    /// From given statistics.
+    AdaFace {
+        scale: f64,
+        margin: f64,
+        momentum: f64,
+        statistics: [f64; 2],
+        turned_angle: TurnedAngle,
+    },
+    MagFace {
+        scale: f64,
+        margins: [f64; 2],
+        norms: [f64; 2],
+        regulariser: f64,
+        past_pi: PastPi,
     },
     /// The margin [`Squared`], with a scale that may be learned.
     User {
@@ -101,6 +117,28 @@ impl Spec {
             Self::Combined { scale, m1, m2, m3 } => {
                 Box::new(CombinedMargin::new(scale, m1, m2, m3)?)
             }
+            Self::AdaFace {
+                scale,
+                margin,
+                momentum,
+                ref statistics,
+                turned_angle,
+            } => {
+                let loss = AdaFace::new(scale, margin)?.with_momentum(momentum)?;
+                let mut loss = loss.with_turned_angle(turned_angle);
+                loss.set_statistics(statistics)?;
+                Box::new(loss)
+            }
+            Self::MagFace {
+                scale,
+                margins: [l_m, u_m],
+                norms: [l_a, u_a],
+                regulariser,
+                past_pi,
+            } => {
+                let loss = MagFace::new(scale, l_m, u_m)?.with_norms(l_a, u_a)?;
+                Box::new(loss.with_regulariser(regulariser)?.with_past_pi(past_pi))
+            }
             Self::User {
                 scale,
                 learned: true,
@@ -148,6 +186,51 @@ impl Spec {
                 steepest: m1.max(1.0),
                 ..sphere(scale, false, Some(all_three(m1, m2, m3)))
             },
+            Self::AdaFace {
+                scale,
+                margin,
+                momentum,
+                statistics,
+                turned_angle,
+            } => {
+                let by_norm = move |norms: &[f64], row: usize, theta: f64| {
+                    quality_margin(
+                        margin,
+                        momentum,
+                        statistics,
+                        turned_angle,
+                        norms,
+                        row,
+                        theta,
+                    )
+                };
+                Formula {
+                    by_norm: Some(Box::new(by_norm)),
+                    norms_are_constants: true,
+                    couples_rows: momentum != 0.0,
+                    ..sphere(scale, false, Some(additive_cosine(0.0)))
+                }
+            }
+            Self::MagFace {
+                scale,
+                margins,
+                norms: bounds,
+                regulariser,
+                past_pi,
+            } => {
+                let by_norm = move |norms: &[f64], row: usize, theta: f64| {
+                    magnitude_margin(margins, bounds, regulariser, past_pi, norms[row], theta)
+                };
+                Formula {
+                    by_norm: Some(Box::new(by_norm)),
+                    breakpoints: match past_pi {
+                        PastPi::EasyMargin => vec![PI / 2.0],
+                        _ => Vec::new(),
+                    },
+                    jumps: past_pi == PastPi::EasyMargin,
+                    ..sphere(scale, false, Some(additive_cosine(0.0)))
+                }
+            }
             Self::User { scale, learned } => {
                 let squared: Psi = Box::new(|t: f64| {
                     let shifted = 1.0 + t.cos();
@@ -181,6 +264,9 @@ fn formula(layer: Layer, target: Option<Psi>) -> Formula {
     Formula {
         layer,
         target,
+        by_norm: None,
+        norms_are_constants: false,
+        couples_rows: false,
         centers: None,
         breakpoints: Vec::new(),
         jumps: false,
@@ -211,6 +297,79 @@ fn additive_angle(margin: f64, past_pi: PastPi) -> Psi {
             _ => added,
         }
     })
+}
+
+/// AdaFace's: running mean and deviation of the norms that are clipped to [1e-3, 100], then cos(θ − m k̂) − m (1 + k̂).
+fn quality_margin(
+    m: f64,
+    alpha: f64,
+    [mean, deviation]: [f64; 2],
+    rule: TurnedAngle,
+    norms: &[f64],
+    row: usize,
+    theta: f64,
+) -> Shifted {
+    const EPSILON: f64 = 1e-3;
+    let a: Vec<f64> = norms.iter().map(|norm| norm.clamp(1e-3, 100.0)).collect();
+    let n = a.len() as f64;
+    let average = a.iter().sum::<f64>() / n;
+    let mean = alpha * average + (1.0 - alpha) * mean;
+    let square: f64 = a.iter().map(|a| (a - average) * (a - average)).sum();
+    let deviation = if a.len() < 2 {
+        deviation
+    } else {
+        alpha * (square / (n - 1.0)).sqrt() + (1.0 - alpha) * deviation
+    };
+    let k = (0.333 * (a[row] - mean) / (deviation + EPSILON)).clamp(-1.0, 1.0);
+    let turned = theta - m * k;
+    let (turned, inside) = match rule {
+        TurnedAngle::Clipped if turned < EPSILON => (EPSILON, 0.0),
+        TurnedAngle::Clipped if turned > PI - EPSILON => (PI - EPSILON, 0.0),
+        _ => (turned, 1.0),
+    };
+    Shifted {
+        psi: turned.cos() - m - m * k,
+        angle_slope: -inside * turned.sin(),
+        ..Shifted::default()
+    }
+}
+
+/// MagFace's: ArcFace with a margin that grows with the norm, and the price on short features.
+fn magnitude_margin(
+    [l_m, u_m]: [f64; 2],
+    [l_a, u_a]: [f64; 2],
+    lambda: f64,
+    rule: PastPi,
+    norm: f64,
+    theta: f64,
+) -> Shifted {
+    let a = norm.clamp(l_a, u_a);
+    let inside = if (l_a..=u_a).contains(&norm) {
+        1.0
+    } else {
+        0.0
+    };
+    let kappa = (u_m - l_m) / (u_a - l_a);
+    let m = l_m + kappa * (a - l_a);
+    let (psi, angle_slope) = additive_angle(m, rule)(theta);
+    let past = theta > PI - m;
+    let by_margin = match rule {
+        PastPi::CosineTail if theta > (PI - m) / 2.0 => -(m / 2.0).cos(),
+        PastPi::LinearTail if past => -m.sin() - m * m.cos(),
+        PastPi::JoinedTail if past => -m.sin(),
+        PastPi::EasyMargin if theta >= PI / 2.0 => 0.0,
+        PastPi::SmoothTail if past => (theta + m).sin(),
+        _ => -(theta + m).sin(),
+    };
+    Shifted {
+        psi,
+        angle_slope,
+        norm_slope: inside * kappa * by_margin,
+        term: [
+            lambda * (a / (u_a * u_a) + 1.0 / a),
+            inside * lambda * (1.0 / (u_a * u_a) - 1.0 / (a * a)),
+        ],
+    }
 }
 
 fn all_three(m1: f64, m2: f64, m3: f64) -> Psi {
