@@ -322,7 +322,11 @@ impl AdaFace {
 
 /// The norm that counts. That of a feature which the driver will refuse is a number too, so that it is the driver that refuses.
 fn clipped(norm: f64) -> f64 {
-    norm.max(SHORTEST).min(LONGEST)
+    if norm.is_nan() {
+        SHORTEST
+    } else {
+        norm.clamp(SHORTEST, LONGEST)
+    }
 }
 
 /// s = 64, m = 0.4, h = 0.333, α = 0.01, ε = 10⁻³, the authors', and μ = 20, σ = 100 to begin with.
@@ -435,7 +439,10 @@ mod tests {
         assert_eq!(loss.after(&[]).statistics, [20.0, 100.0]);
         assert_eq!(loss.after(&[7.0]).statistics, [7.0, 100.0]);
         assert_eq!(loss.after(&[7.0, 9.0]).statistics, [8.0, 2.0_f64.sqrt()]);
-        assert_eq!(loss.after(&[1e-9, 1e9]).mean(), (SHORTEST + LONGEST) / 2.0);
+        assert_eq!(
+            loss.after(&[1e-9, 1e9]).mean(),
+            f64::midpoint(SHORTEST, LONGEST)
+        );
         // What the driver refuses leaves numbers here.
         assert!(
             loss.after(&[f64::NAN, f64::INFINITY, 3.0])

@@ -3,7 +3,8 @@
 use margin_losses::Reduction;
 
 use crate::support::{
-    Batch, Formula, check_gradient, close_to_largest, derivative, every_loss, largest, truth,
+    Batch, Formula, check_gradient, close_to_largest, derivative, every_loss, keep_norm, largest,
+    truth,
 };
 
 /// A function of three numbers, with its gradient.
@@ -119,7 +120,7 @@ fn the_oracle_agrees_with_its_own_differences() {
                 moved.features.as_slice_mut().expect("owned")[k] += shift;
                 if case.formula.norms_are_constants {
                     let row = k / batch.features.ncols();
-                    case.keep_norm(&batch.features, &mut moved.features, row);
+                    keep_norm(&batch.features, &mut moved.features, row);
                 }
                 at(&moved, &case.formula)
             };

@@ -5,7 +5,7 @@ use core::f64::consts::PI;
 use margin_losses::{ArcFace, JointLoss, MarginLoss, NormFace, Reduction, SoftmaxLoss, Targets};
 use ndarray::Array2;
 
-use crate::support::{Batch, Case, SplitMix, check_gradient, every_loss};
+use crate::support::{Batch, Case, SplitMix, check_gradient, every_loss, keep_norm};
 
 const TOLERANCE: f64 = 1e-7;
 
@@ -43,7 +43,7 @@ fn check(
         let mut moved = moved(x, entry, shift);
         if case.formula.norms_are_constants {
             // A gradient without a part along the feature is that of the loss on the sphere of the feature's norm.
-            case.keep_norm(x, &mut moved, entry / x.ncols());
+            keep_norm(x, &mut moved, entry / x.ncols());
         }
         loss(case, &moved, w)
     };

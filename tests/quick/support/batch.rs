@@ -137,6 +137,12 @@ impl Batch<f64> {
     }
 }
 
+/// Gives the row of `moved` the norm that it has in `features`.
+pub(crate) fn keep_norm(features: &Array2<f64>, moved: &mut Array2<f64>, row: usize) {
+    let factor = norm(features.row(row)) / norm(moved.row(row));
+    moved.row_mut(row).mapv_inplace(|entry| entry * factor);
+}
+
 fn norm(vector: ArrayView1<'_, f64>) -> f64 {
     vector.dot(&vector).sqrt()
 }

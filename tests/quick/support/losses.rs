@@ -1,7 +1,7 @@
 //! Every loss of the crate, each beside its formula.
 
 use margin_losses::{Error, Float, MarginLoss, PastPi, TurnedAngle};
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 use super::{Formula, Layer, Spec};
 
@@ -48,13 +48,6 @@ impl<'a, A: Float> Case<'a, A> {
             Layer::FreeNorm => self.formula.target.is_some(),
             Layer::Linear { .. } | Layer::Nothing => false,
         }
-    }
-
-    /// Gives the row of `moved` the norm that it has in `features`.
-    pub(crate) fn keep_norm(&self, features: &Array2<f64>, moved: &mut Array2<f64>, row: usize) {
-        let norm = |features: &Array2<f64>| features.row(row).dot(&features.row(row)).sqrt();
-        let factor = norm(features) / norm(moved);
-        moved.row_mut(row).mapv_inplace(|entry| entry * factor);
     }
 
     /// Whether a class weight of zeros is refused.

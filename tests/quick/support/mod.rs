@@ -16,7 +16,7 @@ mod spec;
 mod tape;
 mod tolerance;
 
-pub(crate) use batch::{Batch, SplitMix, narrow, wide, widen, widened};
+pub(crate) use batch::{Batch, SplitMix, keep_norm, narrow, wide, widen, widened};
 pub(crate) use compare::{
     Snapshot, assert_close, assert_printed, assert_relative, bits, close_to_largest, largest,
     max_difference,
