@@ -71,7 +71,8 @@ use crate::request::Request;
 /// let features = array![[10.0, 20.0], [20.0, -5.0]];
 /// let weights = array![[0.0, 1.0], [1.0, 0.0]];
 /// let out = MagFace::default().evaluate(features.view(), weights.view(), &Targets::new(&[0, 1]))?;
-/// assert!((&features * &out.grad_features).sum().abs() > 1e-3);
+/// let along: f64 = (&features * &out.grad_features).sum();
+/// assert!(along.abs() > 1e-3);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 ///
