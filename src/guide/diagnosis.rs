@@ -127,7 +127,8 @@ impl fmt::Display for Trouble {
 ///
 /// `classes` and `dim` are the shape of the class weights. `scale` is that of a loss that normalises its features, `None` for
 /// all others: then the scale is not judged, nor margin and labels. It lies in (0, 10⁶]. A scale that is learned from 1 on is
-/// named until it has grown. Losses that do not classify are judged by their cosines to the centers.
+/// named until it has grown. Losses that do not classify are judged by their cosines to the centers. `None` also suits
+/// [`MagFace`](crate::MagFace) where its price is not small beside s: in a row's loss it looks like another class.
 ///
 /// # Errors
 ///

@@ -1,13 +1,14 @@
 //! What is composed with a loss: against the formulas, against differences, through every path, and what is refused.
 
 use margin_losses::{
-    AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, Error, JointLoss, MarginLoss,
-    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, SoftmaxLoss, Targets,
+    AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, Error, JointLoss, MagFace,
+    Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, SoftmaxLoss, Target,
+    TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
 use crate::margins::{HardNegatives, check_gradients, check_paths};
-use crate::support::{Batch, Snapshot, assert_close, bits};
+use crate::support::{Batch, Snapshot, assert_close, bits, wide};
 
 /// Nine classes of three sub-centers, or 27 classes.
 fn batch(seed: u64, classes: usize) -> Batch<f64> {
@@ -35,6 +36,11 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     let cos = CosFace::new(7.0, 0.2).expect("in range");
     let learned = NormFace::learned(5.0).expect("in range");
     let softmax = SoftmaxLoss::with_bias(bias(27)).expect("finite");
+    let magnitude = || {
+        let loss = MagFace::new(7.0, 0.1, 0.5).and_then(|loss| loss.with_norms(0.5, 5.0));
+        loss.and_then(|loss| loss.with_regulariser(2.0))
+            .expect("in range")
+    };
     let hard = || MarginSoftmax::learned(HardNegatives, 7.0).expect("in range");
     macro_rules! composed {
         ($name:literal, $classes:literal, $loss:expr, $with:expr) => {
@@ -62,6 +68,15 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("priors", 27, cos, |c| c.with_class_priors(&counts(27), 1.0));
     composed!("priors", 27, softmax.clone(), |c| c
         .with_class_priors(&counts(27), 0.5));
+    // The norm's part of the gradient, and the price, are in what is composed.
+    composed!("sub-centers", 9, magnitude(), |c| c.with_sub_centers(3));
+    composed!("all but smoothing", 9, magnitude(), |c| {
+        c.with_sub_centers(3)?
+            .with_focal(2.0)?
+            .with_class_priors(&counts(9), 1.0)
+    });
+    composed!("smoothing", 27, magnitude(), |c| c
+        .with_label_smoothing(0.1));
     composed!("all but smoothing", 9, learned, |c| {
         c.with_sub_centers(3)?
             .with_focal(1.0)?
@@ -230,6 +245,83 @@ fn sub_centers_have_no_order() -> Result<(), Error> {
     {
         assert_eq!(*a, 1 - b);
     }
+    Ok(())
+}
+
+/// AdaFace with the norms of the batch for constants, which they are in its gradient.
+#[derive(Debug)]
+struct Held {
+    loss: AdaFace,
+    norms: Vec<f64>,
+}
+
+impl Margin for Held {
+    fn target_logit(&self, target: &Target) -> TargetLogit {
+        let norm = self.norms[target.row()];
+        self.loss.target_logit(&target.with_feature_norm(norm))
+    }
+}
+
+/// What is composed reaches the loss whose statistics move first, and its statistics come back.
+#[test]
+fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error>> {
+    let mut batch = batch(28, 9);
+    batch.centers = batch.centers.slice_move(ndarray::s![..9, ..]);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let targets = Targets::new(&batch.labels);
+    let loss = AdaFace::new(7.0, 0.4)?
+        .with_momentum(0.9)?
+        .with_concentration(4.0)?;
+    fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
+        Composed::new(loss)
+            .with_sub_centers(3)?
+            .with_focal(1.0)?
+            .with_class_priors(&counts(9), 1.0)
+    }
+    let alone = loss.evaluate(x, w, &targets)?;
+    let mut composed = compose(loss)?;
+    let found = composed.evaluate(x, w, &targets)?;
+    assert_eq!(found.statistics(), alone.statistics());
+    assert!(found.statistics()[0] < 10.0 && found.forward.sub_centers.len() == 5);
+
+    let mut held = loss;
+    held.set_statistics(found.statistics())?;
+    let norms: Vec<f64> = (x.outer_iter().map(|x| x.dot(&x).sqrt())).collect();
+    assert!(norms.iter().any(|&norm| held.quality(norm).abs() > 0.1));
+    let held = Held { loss: held, norms };
+    let mut held = compose(MarginSoftmax::new(held, 7.0)?)?;
+    check_gradients("AdaFace, held", &mut held, &batch)?;
+    let expected = held.evaluate(x, w, &targets)?;
+    assert_close(
+        "∂X",
+        &wide(&found.grad_features),
+        &wide(&expected.grad_features),
+        1e-13,
+    );
+    assert_close(
+        "∂W",
+        &wide(&found.grad_weights),
+        &wide(&expected.grad_weights),
+        1e-13,
+    );
+    assert_close("loss", &[found.loss()], &[expected.loss()], 1e-13);
+
+    let joint = JointLoss::new(composed.clone(), batch.centers.view(), 0.1)?;
+    assert_eq!(
+        joint.evaluate(x, w, &targets)?.statistics(),
+        found.statistics()
+    );
+    let line = "adaface:alpha=0.9,h=4,s=7+subcenters:k=3+center";
+    let mut objective: Objective = line.parse()?;
+    let out = objective
+        .over_centers(batch.centers.view())
+        .evaluate(x, w, &targets)?;
+    assert_eq!(out.statistics(), found.statistics());
+    objective.set_statistics(out.statistics())?;
+    assert_eq!(objective.statistics(), found.statistics());
+    let composed: &mut dyn MarginLoss<f64> = &mut composed;
+    composed.set_statistics(found.statistics())?;
+    assert_eq!(composed.statistics(), found.statistics());
     Ok(())
 }
 

