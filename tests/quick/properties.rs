@@ -374,7 +374,7 @@ fn rescaled<A: Float>(scenario: Scenario<A>, bytes: &[u8]) {
         return;
     };
     let (case, batch) = (good.case(), &good.scenario.batch);
-    let free = matches!(case.formula.layer, Layer::FreeNorm);
+    let free = matches!(case.formula.layer, Layer::FreeNorm) || case.formula.by_norm.is_some();
     if case.formula.centers.is_some() || !case.needs_weight_norms() {
         return;
     }

@@ -112,6 +112,9 @@ pub(crate) struct TargetAngle {
     /// ψ and dψ/dθ there; those of cosθ if the loss has no margin.
     pub(crate) psi: f64,
     pub(crate) slope: f64,
+    /// ∂ψ/∂‖x‖, and the row's term with its slope.
+    pub(crate) norm_slope: f64,
+    pub(crate) term: [f64; 2],
 }
 
 /// The loss of one row, and softmax minus one-hot, without cancellation where the target leads.
@@ -293,6 +296,8 @@ fn classify(
         sine,
         psi,
         slope,
+        norm_slope: shifted.norm_slope,
+        term: shifted.term,
     });
     result.target_logits.push(target);
     let beats = |class: usize| class == label || plain[label] > plain[class];

@@ -208,6 +208,8 @@ impl Spec {
                     by_norm: Some(Box::new(by_norm)),
                     norms_are_constants: true,
                     couples_rows: momentum != 0.0,
+                    // In the angle 1; in the norm, of statistics that are not too narrow.
+                    steepest: 4.0,
                     ..sphere(scale, false, Some(additive_cosine(0.0)))
                 }
             }
@@ -228,6 +230,7 @@ impl Spec {
                         _ => Vec::new(),
                     },
                     jumps: past_pi == PastPi::EasyMargin,
+                    steepest: 2.0,
                     ..sphere(scale, false, Some(additive_cosine(0.0)))
                 }
             }

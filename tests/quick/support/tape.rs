@@ -3,7 +3,7 @@
 //! Every choice is read from a tape of bytes, and the end of the tape reads as zeros, which are the plainest choices: so a
 //! shorter tape, and one with smaller bytes, is a simpler batch, and shrinks as such.
 
-use margin_losses::{Float, Reduction};
+use margin_losses::{Float, PastPi, Reduction, TurnedAngle};
 use ndarray::{Array2, ArrayView1, Axis};
 
 use super::{Batch, Layout, RULES, Spec, SplitMix, narrow, step, widen};
@@ -357,9 +357,34 @@ impl Tape<'_> {
                 scale: self.scale(bad),
                 learned: self.one_in(2),
             },
-            8 => Spec::AmSoftmax {
-                scale: self.scale(bad),
-                margin: self.cosine(bad),
+            8 => match self.below(3) {
+                0 => Spec::AmSoftmax {
+                    scale: self.scale(bad),
+                    margin: self.cosine(bad),
+                },
+                1 => Spec::AdaFace {
+                    scale: self.scale(bad),
+                    margin: self.of(&[0.4, 0.0, 0.8]),
+                    // Others would couple the rows.
+                    momentum: self.seldom(bad, 0.0),
+                    statistics: [
+                        self.of(&[2.0, 20.0, 0.0, 100.0]),
+                        self.of(&[0.3, 100.0, 2.0]),
+                    ],
+                    turned_angle: self.of(&[TurnedAngle::Paper, TurnedAngle::Clipped]),
+                },
+                _ => Spec::MagFace {
+                    scale: self.scale(bad),
+                    margins: self.of(&[[0.45, 0.8], [0.0, 1.5], [0.5, 0.5]]),
+                    norms: self.of(&[[0.3, 6.1], [10.0, 110.0]]),
+                    regulariser: self.of(&[0.0, 0.5, 35.0]) + self.seldom(bad, 0.0),
+                    past_pi: self.of(&[
+                        PastPi::Paper,
+                        PastPi::SmoothTail,
+                        PastPi::CosineTail,
+                        PastPi::EasyMargin,
+                    ]),
+                },
             },
             9 => Spec::CosFace {
                 scale: self.scale(bad),
@@ -391,6 +416,15 @@ impl Tape<'_> {
             }
         } else {
             classifier
+        }
+    }
+
+    /// The number, or one that is out of range.
+    fn seldom(&mut self, bad: bool, number: f64) -> f64 {
+        if bad && self.one_in(8) {
+            self.bad_number()
+        } else {
+            number
         }
     }
 

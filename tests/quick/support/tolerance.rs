@@ -301,6 +301,8 @@ fn classifier(
             .target_logits
             .push(row.target_off + 2.0 * t.u * truth.target_logits[i].abs() + t.tiny);
         allowed.row_losses[i] += row.loss_off + 8.0 * E * truth.row_losses[i];
+        // The term depends on the norm, which is off by (d + 8) e.
+        allowed.row_losses[i] += (2 * d + 32) as f64 * E * angle.term[0];
         let plain = match formula.layer {
             Layer::Linear { .. } => truth.target_logits[i],
             _ => amplitude(i) * truth.target_cosines[i],
@@ -316,7 +318,7 @@ fn classifier(
         let (to_x, to_w) = match formula.layer {
             Layer::Linear { .. } => (w_lengths[label], x_lengths[i]),
             Layer::UnitNorm { scale, .. } => (
-                scale * angle.slope.abs() / x_lengths[i],
+                (scale * angle.slope.abs() / x_lengths[i]).hypot(scale * angle.norm_slope),
                 scale * angle.slope.abs() / w_lengths[label],
             ),
             _ => (
@@ -327,6 +329,11 @@ fn classifier(
         let slope_off = (d as f64 + 32.0) * E * steepest * steepest;
         let (x_off, w_off) = match formula.layer {
             Layer::Linear { .. } => (0.0, 0.0),
+            // Slopes in the norm are below 1.
+            Layer::UnitNorm { scale, .. } if formula.by_norm.is_some() => (
+                scale * slope_off * (1.0 / x_lengths[i] + 1.0),
+                scale * slope_off / w_lengths[label],
+            ),
             Layer::UnitNorm { scale, .. } => (
                 scale * slope_off / x_lengths[i],
                 scale * slope_off / w_lengths[label],
@@ -384,10 +391,12 @@ fn classifier(
                 *entry += row.upstream * (off + over_rows * found + target);
             }
         }
+        let outwards = angle.term[1].abs() * ((2 * d + 32) as f64 * E + 4.0 * t.u);
+        let outwards = times(row.upstream, outwards) + LEAST;
         others += c as f64 * t.tiny * 22.0_f64.exp();
         let others = others.min(f64::MAX);
         for entry in allowed.grad_features.row_mut(i) {
-            *entry += times(row.upstream, through * others) + target(to_x, x_off);
+            *entry += times(row.upstream, through * others) + target(to_x, x_off) + outwards;
             *entry += LEAST * (c as f64 + times(row.miss, through * longest + to_x));
         }
         for entry in allowed.grad_weights.row_mut(label) {
