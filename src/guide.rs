@@ -143,7 +143,7 @@ pub fn adacos_scale(classes: usize) -> Result<f64, Error> {
     Ok(SQRT_2 * others(classes)?.ln())
 }
 
-/// The least λ_g of [`MagFace`](crate::MagFace) at which no feature of the least norm l_a is told to become shorter, however
+/// The least λ_g of [`MagFace`] at which no feature of the least norm l_a is told to become shorter, however
 /// hard its row.
 ///
 /// ```math

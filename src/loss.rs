@@ -389,7 +389,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
     /// use margin_losses::ndarray::array;
     ///
     /// let (x, w) = (array![[1.0, 2.0]], array![[0.0, 1.0], [1.0, 0.0]]);
-    /// for line in ["arcface", "normface:s=20"] {
+    /// for line in ["adaface", "normface:s=20"] {
     ///     let mut loss: Box<dyn MarginLoss<f64>> = Box::new(line.parse::<AnyLoss>()?);
     ///     let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
     ///     loss.set_statistics(out.statistics())?;
