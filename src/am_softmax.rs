@@ -99,6 +99,11 @@ impl AmSoftmax {
         self.margin
     }
 
+    /// The same with another margin, which is in range.
+    pub(crate) fn at_margin(self, margin: f64) -> Self {
+        Self { margin, ..self }
+    }
+
     fn head(&self) -> Head<'_> {
         Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }

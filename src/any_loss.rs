@@ -21,6 +21,7 @@ use crate::softmax::SoftmaxLoss;
 use crate::sphere_face2::SphereFace2;
 use crate::text::{self, Given, Named};
 use crate::uni_face::UniFace;
+use crate::varying_margin::VaryingMargin;
 
 /// Defines the enum and everything that goes over all its variants.
 macro_rules! any_loss {
@@ -41,6 +42,7 @@ macro_rules! any_loss {
         /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
         /// | `cosface:s=64,m=0.35` | [`CosFace`] |
         /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=paper` | [`ArcFace`] and its rules [at wide angles](crate::PastPi) |
+        /// | `arcface:s=30,m=0.1/0.2/0.3`; so for `cosface` and `am-softmax` | [`VaryingMargin`], with one margin for each class; a single class ends in the sign, `m=0.1/`. In tables it is `varying-arcface` |
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
         /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `undivided` is without 1/r |
         /// | `uniface:s=64,m=0.4,lambda=1,b=3.9`, `uniface:b=1/2/3` | [`UniFace`], with one threshold or one for each class |
@@ -134,7 +136,9 @@ macro_rules! any_loss {
                     });
                 }
                 let given = Given::new(text)?;
-                $(if let Some(loss) = text::read::<$loss>(&given) {
+                $(if <$loss as Named>::is_meant(&given)
+                    && let Some(loss) = text::read::<$loss>(&given)
+                {
                     return loss.map(Self::$variant);
                 })+
                 Err(Error::UnknownName {
@@ -195,6 +199,14 @@ any_loss! {
     /// `magface`.
     #[cfg_attr(feature = "serde", serde(rename = "magface"))]
     MagFace(MagFace),
+    /// `am-softmax` with margins by class. Margins by row are printed, but not read.
+    VaryingAmSoftmax(VaryingMargin<AmSoftmax>),
+    /// `cosface`, likewise.
+    #[cfg_attr(feature = "serde", serde(rename = "varying-cosface"))]
+    VaryingCosFace(VaryingMargin<CosFace>),
+    /// `arcface`, likewise.
+    #[cfg_attr(feature = "serde", serde(rename = "varying-arcface"))]
+    VaryingArcFace(VaryingMargin<ArcFace>),
 }
 
 impl AnyLoss {

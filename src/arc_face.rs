@@ -205,6 +205,11 @@ impl ArcFace {
         }
     }
 
+    /// The same with another margin, which is in range.
+    pub(crate) fn at_margin(self, margin: f64) -> Self {
+        Self { margin, ..self }
+    }
+
     fn head(&self) -> Head<'_> {
         Head::new(Layer::Cosine { scale: self.scale }).with_margin(self)
     }

@@ -30,6 +30,14 @@ pub enum Argument {
     Scores,
     /// The entries that say which pairs are of one class.
     SamePairs,
+    /// The C margins of a [`VaryingMargin`](crate::VaryingMargin).
+    ClassMargins,
+    /// The N margins of a [`VaryingMargin`](crate::VaryingMargin).
+    RowMargins,
+    /// The C numbers of samples that [`margins`](crate::margins) are made of.
+    ClassCounts,
+    /// The N target cosines that [`margins`](crate::margins) are dealt out by.
+    TargetCosines,
 }
 
 impl fmt::Display for Argument {
@@ -47,6 +55,10 @@ impl fmt::Display for Argument {
             Self::ClassPriors => "class priors",
             Self::Scores => "scores",
             Self::SamePairs => "same pairs",
+            Self::ClassMargins => "class margins",
+            Self::RowMargins => "row margins",
+            Self::ClassCounts => "class counts",
+            Self::TargetCosines => "target cosines",
         })
     }
 }
@@ -207,6 +219,17 @@ pub enum Error {
         /// The range, in words that follow "must".
         rule: &'static str,
     },
+    /// An entry of a list of hyper-parameters is outside its range.
+    EntryOutOfRange {
+        /// The list.
+        argument: Argument,
+        /// The entry.
+        row: usize,
+        /// Its value.
+        value: f64,
+        /// The range, in words that follow "must".
+        rule: &'static str,
+    },
     /// The loss has another number of learnables than were given.
     LearnableCount {
         /// How many it has.
@@ -351,11 +374,16 @@ impl fmt::Display for Error {
             ),
             Self::Parameter { name, value, rule } => {
                 write!(f, "{name} is {value}, but must {rule}")?;
-                if rule == IN_RADIANS && (5.0..=180.0).contains(&value) {
-                    let radians = value.to_radians();
-                    write!(f, "; {value} degrees are {radians:.4} radians")?;
-                }
-                Ok(())
+                say_radians(f, value, rule)
+            }
+            Self::EntryOutOfRange {
+                argument,
+                row,
+                value,
+                rule,
+            } => {
+                write!(f, "{argument} row {row} is {value}, but must {rule}")?;
+                say_radians(f, value, rule)
             }
             Self::LearnableCount { expected, found } => {
                 write!(f, "{expected} learnables expected, {found} found")
@@ -411,6 +439,15 @@ impl fmt::Display for Error {
     }
 }
 
+/// What a value in degrees is in radians, should that be what was meant.
+fn say_radians(f: &mut fmt::Formatter<'_>, value: f64, rule: &str) -> fmt::Result {
+    if rule == IN_RADIANS && (5.0..=180.0).contains(&value) {
+        let radians = value.to_radians();
+        write!(f, "; {value} degrees are {radians:.4} radians")?;
+    }
+    Ok(())
+}
+
 impl std::error::Error for Error {}
 
 impl Error {
@@ -419,6 +456,19 @@ impl Error {
             quantity,
             argument,
             row,
+        }
+    }
+
+    /// The same error of a hyper-parameter that is one of a list.
+    pub(crate) fn of_entry(self, argument: Argument, row: usize) -> Self {
+        match self {
+            Self::Parameter { value, rule, .. } => Self::EntryOutOfRange {
+                argument,
+                row,
+                value,
+                rule,
+            },
+            other => other,
         }
     }
 

@@ -180,14 +180,16 @@ fn uniform_within<A: Float>(
 /// would choose.
 #[derive(Clone, Copy)]
 #[repr(u64)]
-enum Stream {
+pub(crate) enum Stream {
     ClassWeights = 0,
     Normal = 0x1f83_d9ab_fb41_bd6b,
     Uniform = 0x3c6e_f372_fe94_f82b,
     XavierUniform = 0x510e_527f_ade6_82d1,
+    /// Of [`margins`](crate::margins).
+    ElasticMargins = 0x5be0_cd19_137e_2179,
 }
 
-fn generator(stream: Stream, seed: u64) -> Xoshiro256PlusPlus {
+pub(crate) fn generator(stream: Stream, seed: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(seed ^ stream as u64)
 }
 

@@ -32,6 +32,7 @@
 //! | [`NormFace`] | s cosθ_y | s cosθ_j |
 //! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
 //! | [`ArcFace`] | s cos(θ_y + m), at wide angles s (cosθ_y − 2 sin(m/2)) | s cosθ_j |
+//! | [`VaryingMargin`] | one of the last three, m by class or by row | s cosθ_j |
 //! | [`AdaFace`] | s (cos(θ_y − m k̂) − m (1 + k̂)), k̂ from ‖x‖ | s cosθ_j |
 //! | [`MagFace`] | s cos(θ_y + m(‖x‖)) | s cosθ_j |
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
@@ -92,6 +93,7 @@ mod loss;
 mod mag_face;
 mod margin;
 mod margin_softmax;
+pub mod margins;
 mod modified_softmax;
 mod norm_face;
 mod numerics;
@@ -108,6 +110,7 @@ mod sphere_face2;
 mod targets;
 mod text;
 mod uni_face;
+mod varying_margin;
 pub mod verification;
 
 pub use ndarray;
@@ -138,6 +141,7 @@ pub use softmax::SoftmaxLoss;
 pub use sphere_face2::SphereFace2;
 pub use targets::{Labels, Reduction, Targets};
 pub use uni_face::UniFace;
+pub use varying_margin::VaryingMargin;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

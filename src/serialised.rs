@@ -20,13 +20,13 @@ use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
     ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
     MagFace, Margin, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
-    SphereFace2, TurnedAngle, UniFace,
+    SphereFace2, TurnedAngle, UniFace, VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
 macro_rules! mirror {
     (
-        $original:ident as $name:literal { $($(#[$attribute:meta])* $field:ident: $type:ty = $get:expr),* $(,)? },
+        $original:ty as $name:literal { $($(#[$attribute:meta])* $field:ident: $type:ty = $get:expr),* $(,)? },
         $new:expr
     ) => {
         const _: () = {
@@ -193,6 +193,38 @@ mirror!(
         let loss = loss.with_norms(given.lower_norm, given.upper_norm)?;
         let past_pi = given.past_pi.unwrap_or(loss.past_pi());
         Ok(loss.with_regulariser(given.regulariser)?.with_past_pi(past_pi))
+    }
+);
+mirror!(
+    VaryingMargin<AmSoftmax> as "VaryingAmSoftmax" {
+        scale: f64 = |loss| loss.loss().scale(),
+        margins: Vec<f64> = |loss| loss.margins().to_vec(),
+        #[serde(default)]
+        by_row: bool = VaryingMargin::is_by_row,
+    },
+    |given| VaryingMargin::new(AmSoftmax::new(given.scale, 0.0)?, given.margins, given.by_row)
+);
+mirror!(
+    VaryingMargin<CosFace> as "VaryingCosFace" {
+        scale: f64 = |loss| loss.loss().scale(),
+        margins: Vec<f64> = |loss| loss.margins().to_vec(),
+        #[serde(default)]
+        by_row: bool = VaryingMargin::is_by_row,
+    },
+    |given| VaryingMargin::new(CosFace::new(given.scale, 0.0)?, given.margins, given.by_row)
+);
+mirror!(
+    VaryingMargin<ArcFace> as "VaryingArcFace" {
+        scale: f64 = |loss| loss.loss().scale(),
+        margins: Vec<f64> = |loss| loss.margins().to_vec(),
+        #[serde(default)]
+        by_row: bool = VaryingMargin::is_by_row,
+        #[serde(default)]
+        past_pi: PastPi = |loss| loss.loss().past_pi(),
+    },
+    |given| {
+        let loss = ArcFace::new(given.scale, 0.0)?.with_past_pi(given.past_pi);
+        VaryingMargin::new(loss, given.margins, given.by_row)
     }
 );
 mirror!(

@@ -9,6 +9,7 @@ use crate::error::{Argument, Error};
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
 use crate::request::Request;
+use crate::text::NUMBERS_IN_A_LOG;
 
 /// Softmax cross-entropy over a linear layer, with or without bias.
 ///
@@ -180,7 +181,9 @@ impl<A: Float> MarginLoss<A> for SoftmaxLoss {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bias() {
             // A log has no use for them.
-            Some(bias) if bias.len() > 16 => write!(f, "softmax:bias=({} numbers)", bias.len()),
+            Some(bias) if bias.len() > NUMBERS_IN_A_LOG => {
+                write!(f, "softmax:bias=({} numbers)", bias.len())
+            }
             _ => fmt::Display::fmt(self, f),
         }
     }

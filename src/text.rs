@@ -22,13 +22,24 @@ use crate::softmax::SoftmaxLoss;
 use crate::sphere_face2::SphereFace2;
 use crate::targets::Reduction;
 use crate::uni_face::UniFace;
+use crate::varying_margin::{OneMargin, VaryingMargin};
+
+/// How many biases or margins are written out in a log.
+pub(crate) const NUMBERS_IN_A_LOG: usize = 16;
 
 /// A loss that a line of text can name.
 pub(crate) trait Named: Sized {
     /// The canonical name.
     const NAME: &'static str;
+    /// The name that is written, if that is shared with another loss.
+    const WRITTEN: &'static str = Self::NAME;
     /// Its parameters, in the order in which they are printed.
     const PARAMETERS: &'static [&'static str];
+
+    /// Whether, of the losses that share a name, this one is meant.
+    fn is_meant(_: &Given<'_>) -> bool {
+        true
+    }
 
     /// From the parameters that were given; the others have the defaults of the paper, where it has some.
     fn read(given: &Given<'_>) -> Result<Self, Error>;
@@ -97,6 +108,15 @@ impl<'t> Given<'t> {
         Ok(())
     }
 
+    /// The same without a parameter.
+    fn without(&self, name: &str) -> Self {
+        let others = self.parameters.iter().filter(|(key, _)| !means(key, name));
+        Self {
+            name: self.name,
+            parameters: others.copied().collect(),
+        }
+    }
+
     /// The text of a parameter's value.
     fn get(&self, name: &str) -> Option<&'t str> {
         let mut all = self.parameters.iter();
@@ -125,15 +145,25 @@ impl<'t> Given<'t> {
 
     /// One number for each class.
     fn list(&self, name: &'static str) -> Result<Option<Vec<f64>>, Error> {
+        self.numbers(name, "be one number for each class, as in 0/0.5/-1")
+    }
+
+    /// Whether a parameter is a list, as in 0.1/0.2; a list of one number ends in the sign.
+    fn is_list(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|text| text.contains('/'))
+    }
+
+    /// A list of numbers.
+    fn numbers(&self, name: &'static str, rule: &'static str) -> Result<Option<Vec<f64>>, Error> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
-        let entries = text.split('/').map(|entry| entry.trim().parse());
-        let list: Result<Vec<f64>, _> = entries.collect();
-        list.map(Some).map_err(|_| Error::Unreadable {
+        let entries = text.split_terminator('/').map(|entry| entry.trim().parse());
+        let numbers: Result<Vec<f64>, _> = entries.collect();
+        numbers.map(Some).map_err(|_| Error::Unreadable {
             name,
             found: text.to_owned(),
-            rule: "be one number for each class, as in 0/0.5/-1",
+            rule,
         })
     }
 
@@ -150,9 +180,19 @@ impl<'t> Given<'t> {
 pub(crate) struct Writer<'a, 'f> {
     to: &'a mut fmt::Formatter<'f>,
     mark: char,
+    /// What stands in the place of the margin.
+    margins: Option<&'a str>,
 }
 
-impl Writer<'_, '_> {
+impl<'a, 'f> Writer<'a, 'f> {
+    fn new(to: &'a mut fmt::Formatter<'f>) -> Self {
+        Self {
+            to,
+            mark: ':',
+            margins: None,
+        }
+    }
+
     fn parameter(&mut self, name: &str, value: impl fmt::Display) -> fmt::Result {
         let mark = core::mem::replace(&mut self.mark, ',');
         write!(self.to, "{mark}{name}={value}")
@@ -160,6 +200,14 @@ impl Writer<'_, '_> {
 
     fn number(&mut self, name: &str, value: f64) -> fmt::Result {
         self.parameter(name, Number(value))
+    }
+
+    /// The margin m, unless something stands in its place.
+    fn margin(&mut self, value: f64) -> fmt::Result {
+        match self.margins {
+            None => self.number("m", value),
+            Some(margins) => self.parameter("m", margins),
+        }
     }
 
     fn flag(&mut self, name: &str) -> fmt::Result {
@@ -182,13 +230,13 @@ impl fmt::Display for Number {
     }
 }
 
-/// What [`Given::list`] reads.
-struct List<'a>(&'a [f64]);
+/// Numbers with a sign between them.
+struct Numbers<'a>(&'a [f64]);
 
-impl fmt::Display for List<'_> {
+impl fmt::Display for Numbers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (class, &entry) in self.0.iter().enumerate() {
-            f.write_str(if class == 0 { "" } else { "/" })?;
+        for (index, &entry) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { "/" })?;
             Number(entry).fmt(f)?;
         }
         Ok(())
@@ -224,7 +272,7 @@ pub(crate) fn term(text: &str) -> Option<(&str, &str)> {
 /// The center term.
 pub(crate) fn write_center(lambda: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "+{}", CenterLoss::NAME)?;
-    Writer { to: f, mark: ':' }.number("lambda", lambda)
+    Writer::new(f).number("lambda", lambda)
 }
 
 /// Writes what is composed with a loss, each as a term.
@@ -250,7 +298,7 @@ pub(crate) fn write_composition(
         term(FOCAL, "gamma", &Number(focal))?;
     }
     if !log_priors.is_empty() {
-        term(PRIORS, "log", &List(log_priors))?;
+        term(PRIORS, "log", &Numbers(log_priors))?;
     }
     Ok(())
 }
@@ -321,16 +369,17 @@ impl Term {
 
 /// The loss, if the text names it.
 pub(crate) fn read<L: Named>(given: &Given<'_>) -> Option<Result<L, Error>> {
-    means(given.name, L::NAME).then(|| {
-        given.check(L::NAME, L::PARAMETERS)?;
+    let is_named = means(given.name, L::NAME) || means(given.name, L::WRITTEN);
+    is_named.then(|| {
+        given.check(L::WRITTEN, L::PARAMETERS)?;
         L::read(given)
     })
 }
 
 /// The canonical line.
 pub(crate) fn write<L: Named>(loss: &L, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str(L::NAME)?;
-    loss.write(&mut Writer { to: f, mark: ':' })
+    f.write_str(L::WRITTEN)?;
+    loss.write(&mut Writer::new(f))
 }
 
 macro_rules! as_text {
@@ -345,7 +394,7 @@ macro_rules! as_text {
                     Err(Error::UnknownName {
                         what: "loss",
                         found: given.name.to_owned(),
-                        known: &[<Self as Named>::NAME],
+                        known: &[<Self as Named>::WRITTEN],
                     })
                 })
             }
@@ -372,7 +421,10 @@ as_text!(
     SphereFace2,
     UniFace,
     AdaFace,
-    MagFace
+    MagFace,
+    VaryingMargin<AmSoftmax>,
+    VaryingMargin<CosFace>,
+    VaryingMargin<ArcFace>
 );
 
 impl Named for SoftmaxLoss {
@@ -386,7 +438,7 @@ impl Named for SoftmaxLoss {
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         self.bias()
-            .map_or(Ok(()), |bias| to.parameter("bias", List(bias)))
+            .map_or(Ok(()), |bias| to.parameter("bias", Numbers(bias)))
     }
 }
 
@@ -467,6 +519,10 @@ macro_rules! scale_and_margin {
             const NAME: &'static str = $name;
             const PARAMETERS: &'static [&'static str] = &["s", "m"];
 
+            fn is_meant(given: &Given<'_>) -> bool {
+                !given.is_list("m")
+            }
+
             fn read(given: &Given<'_>) -> Result<Self, Error> {
                 let paper = Self::default();
                 Self::new(
@@ -477,7 +533,7 @@ macro_rules! scale_and_margin {
 
             fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
                 to.number("s", self.scale())?;
-                to.number("m", self.margin())
+                to.margin(self.margin())
             }
         }
     };
@@ -488,6 +544,10 @@ scale_and_margin!(CosFace, "cosface");
 impl Named for ArcFace {
     const NAME: &'static str = "arcface";
     const PARAMETERS: &'static [&'static str] = &["s", "m", "past_pi"];
+
+    fn is_meant(given: &Given<'_>) -> bool {
+        !given.is_list("m")
+    }
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
         let paper = Self::default();
@@ -502,7 +562,7 @@ impl Named for ArcFace {
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         to.number("s", self.scale())?;
-        to.number("m", self.margin())?;
+        to.margin(self.margin())?;
         if self.past_pi() != PastPi::default() {
             to.parameter("past_pi", self.past_pi())?;
         }
@@ -564,7 +624,41 @@ impl Named for UniFace {
         to.number("s", self.scale())?;
         to.number("m", self.margin())?;
         to.number("lambda", self.lambda())?;
-        to.parameter("b", List(self.learnables()))
+        to.parameter("b", Numbers(self.learnables()))
+    }
+}
+
+impl<L: OneMargin + Named> Named for VaryingMargin<L> {
+    const NAME: &'static str = L::VARYING;
+    const WRITTEN: &'static str = L::NAME;
+    const PARAMETERS: &'static [&'static str] = L::PARAMETERS;
+
+    fn is_meant(given: &Given<'_>) -> bool {
+        given.is_list("m") || means(given.name, Self::NAME)
+    }
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let rule = "be one margin for each class, as in 0.1/0.2/0.3";
+        let margins = given.numbers("m", rule)?.ok_or(Error::MissingParameter {
+            loss: Self::WRITTEN,
+            name: "m",
+            example: "m=0.1/0.2/0.3, one margin for each class",
+        })?;
+        Self::new(L::read(&given.without("m"))?, margins, false)
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        let margins = match self.margins() {
+            margins if self.is_by_row() => format!("({} by row)", margins.len()),
+            // The sign tells a list of one from a margin for all.
+            [margin] => format!("{}/", Number(*margin)),
+            margins => Numbers(margins).to_string(),
+        };
+        self.loss().write(&mut Writer {
+            to: to.to,
+            mark: to.mark,
+            margins: Some(&margins),
+        })
     }
 }
 

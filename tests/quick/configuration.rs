@@ -56,6 +56,13 @@ fn every_loss_loads_as_it_was_saved() {
         &MagFace::default(),
         r#"{"scale":64.0,"lower_margin":0.45,"upper_margin":0.8,"lower_norm":10.0,"upper_norm":110.0,"regulariser":35.0,"past_pi":"paper"}"#,
     );
+    let by_class = arc_face.with_class_margins(vec![0.1, 0.25]).unwrap();
+    is_saved_as(
+        &by_class,
+        r#"{"scale":64.0,"margins":[0.1,0.25],"by_row":false,"past_pi":"smooth-tail"}"#,
+    );
+    let by_row = CosFace::default().with_row_margins(vec![0.5]).unwrap();
+    is_saved_as(&by_row, r#"{"scale":64.0,"margins":[0.5],"by_row":true}"#);
     let own = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
     is_saved_as(
         &own,
@@ -70,6 +77,15 @@ fn every_loss_loads_as_it_was_saved() {
     );
 }
 
+/// A line with what has no default.
+fn line(name: &str) -> String {
+    match name {
+        "normface" => "normface:s=learned".to_owned(),
+        _ if name.starts_with("varying-") => format!("{name}:m=0.1/0.2"),
+        _ => name.to_owned(),
+    }
+}
+
 #[test]
 fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
     is_saved_as(
@@ -77,12 +93,7 @@ fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
         r#"{"cosface":{"scale":64.0,"margin":0.35}}"#,
     );
     for name in AnyLoss::NAMES {
-        let text = if *name == "normface" {
-            "normface:s=10"
-        } else {
-            name
-        };
-        let loss: AnyLoss = text.parse().unwrap();
+        let loss: AnyLoss = line(name).parse().unwrap();
         let saved = serde_json::to_string(&loss).unwrap();
         assert!(saved.starts_with(&format!("{{\"{name}\":")), "{saved}");
         assert_eq!(serde_json::from_str::<AnyLoss>(&saved).unwrap(), loss);
@@ -95,15 +106,11 @@ fn a_line_is_a_configuration_too() {
         serde_json::from_str::<AnyLoss>(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     };
     for name in AnyLoss::NAMES {
-        let line = if *name == "normface" {
-            "normface:s=learned"
-        } else {
-            name
-        };
+        let line = line(name);
         let text = format!("{line:?}");
         assert_eq!(load(&text), line.parse().unwrap());
         // From a value in memory, which answers otherwise than a reader of text.
-        let value = serde_json::Value::String(line.to_owned());
+        let value = serde_json::Value::String(line.clone());
         let loss: AnyLoss = serde_json::from_value(value).unwrap();
         assert_eq!(loss, line.parse().unwrap());
     }

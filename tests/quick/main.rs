@@ -48,4 +48,5 @@ mod scores;
 mod sums;
 mod support;
 mod text;
+mod varying;
 mod verification;

@@ -115,6 +115,9 @@ fn reorder(spec: &mut Spec, order: &[usize]) {
         Spec::Softmax { bias } if !bias.is_empty() => {
             *bias = order.iter().map(|&class| bias[class]).collect();
         }
+        Spec::ByClass { margins, .. } => {
+            *margins = order.iter().map(|&class| margins[class]).collect();
+        }
         Spec::Joint { classifier, .. } => reorder(classifier, order),
         _ => {}
     }
@@ -349,7 +352,7 @@ fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
             let slope = if batch.labels[row] == class {
                 steepest
             } else {
-                1.0
+                case.formula.negative_slope
             };
             coefficients[[row, class]] * size(row) * slope
         });
@@ -358,7 +361,8 @@ fn orthogonal<A: Float>(scenario: Scenario<A>, _: &[u8]) {
     if case.is_angular() {
         for (row, feature) in batch.features.outer_iter().enumerate() {
             let gradient = wide(found.grad_features.row(row));
-            let sum = coefficients.row(row).sum() * size(row) * steepest;
+            let slope = steepest.max(case.formula.negative_slope);
+            let sum = coefficients.row(row).sum() * size(row) * slope;
             check("x·∂x", &feature.to_vec(), &gradient, sum);
         }
     }

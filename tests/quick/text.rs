@@ -84,6 +84,28 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             MagFace::default().with_past_pi(PastPi::EasyMargin).into(),
             "magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35,past_pi=easy-margin",
         ),
+        (
+            AmSoftmax::default()
+                .with_class_margins(vec![0.1, 0.35])
+                .unwrap()
+                .into(),
+            "am-softmax:s=30,m=0.1/0.35",
+        ),
+        (
+            CosFace::default()
+                .with_class_margins(vec![0.25])
+                .unwrap()
+                .into(),
+            "cosface:s=64,m=0.25/",
+        ),
+        (
+            ArcFace::default()
+                .with_past_pi(PastPi::SmoothTail)
+                .with_class_margins(vec![0.1, 0.0, 1e-5])
+                .unwrap()
+                .into(),
+            "arcface:s=64,m=0.1/0/1e-5,past_pi=smooth-tail",
+        ),
     ]
 }
 
@@ -95,7 +117,9 @@ fn every_loss_has_its_line() {
         assert_eq!(read(line), *loss);
     }
     for name in AnyLoss::NAMES {
-        let starts_so = |line: &str| line.split(':').next() == Some(*name);
+        // Margins by class are written under the loss's own name.
+        let name = name.strip_prefix("varying-").unwrap_or(name);
+        let starts_so = |line: &str| line.split(':').next() == Some(name);
         assert!(all.iter().any(|(_, line)| starts_so(line)), "{name}");
     }
 }
@@ -175,6 +199,14 @@ fn what_cannot_be_read_is_explained() {
              easy-margin"
                 .into(),
         ),
+        (
+            "arcface:m=0.1/x",
+            "m is \"0.1/x\", but must be one margin for each class, as in 0.1/0.2/0.3".into(),
+        ),
+        ("cosface:m=0.1//0.2", "m is \"0.1//0.2\", but must be one margin for each class, as in 0.1/0.2/0.3".into()),
+        ("cosface:m=/", "m is \"/\", but must be one margin for each class, as in 0.1/0.2/0.3".into()),
+        ("varying-cosface", "cosface needs the parameter m, as in m=0.1/0.2/0.3, one margin for each class".into()),
+        ("combined:m2=0.1/0.2", "m2 is \"0.1/0.2\", but must be a number".into()),
         // What is read but out of range has the message of the constructor.
         ("arcface:s=-1", "scale is -1, but must lie in [1e-6, 1e6]".into()),
         ("arcface:m=nan", "margin is NaN, but must lie in [0, pi) radians".into()),
@@ -192,6 +224,10 @@ fn what_cannot_be_read_is_explained() {
         (
             "softmax+center",
             "loss is \"softmax+center\", but must be one loss here, without a term; what is joined is an Objective".into(),
+        ),
+        (
+            "arcface:m=0.1/28.6",
+            "class margins row 1 is 28.6, but must lie in [0, pi) radians; 28.6 degrees are 0.4992 radians".into(),
         ),
         ("softmax:bias=inf", "bias row 0 holds a NaN or an infinity".into()),
     ] {

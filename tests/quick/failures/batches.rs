@@ -16,7 +16,7 @@ fn one_class<A: Float>() {
                 batch.features.row_mut(0).assign(&pole);
             }
             for case in every_loss(batch.centers.view()) {
-                let shifted = case.formula.shifted(&[1.0; 4], 0, 1.0);
+                let shifted = case.formula.shifted(&[1.0; 4], (0, 0), 1.0);
                 let has_price = shifted.is_some_and(|shifted| shifted.term[0] != 0.0);
                 if case.formula.centers.is_some() || has_price {
                     continue;

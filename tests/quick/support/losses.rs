@@ -172,6 +172,20 @@ pub(crate) fn every_spec(classes: usize) -> Vec<(String, Spec)> {
         let name = format!("MagFace s = {scale}, a = {norms:?}, λ = {regulariser}, {past_pi:?}");
         all.push((name, spec));
     }
+    for (scale, past_pi) in [
+        (30.0, Some(PastPi::Paper)),
+        (16.0, Some(PastPi::SmoothTail)),
+        (30.0, None),
+    ] {
+        let margins = (0..classes).map(|class| 0.1 + 0.07 * (class % 6) as f64);
+        let spec = Spec::ByClass {
+            scale,
+            margins: margins.collect(),
+            past_pi,
+        };
+        let rule = past_pi.map_or("CosFace".to_owned(), |rule| format!("ArcFace, {rule:?}"));
+        all.push((format!("margins by class s = {scale}, {rule}"), spec));
+    }
     let user = Spec::User {
         scale: 8.0,
         learned: false,

@@ -28,6 +28,10 @@ pub(crate) struct Shifted {
     pub(crate) term: [f64; 2],
 }
 
+/// The angle of the target, and the mean target cosine of the batch ↦ τ, and the coefficients [a, b, d, e] of
+/// `a + b c + d c² + e c³`, which is what a cosine c above τ becomes.
+type Negatives = Box<dyn Fn(f64, f64) -> (f64, [f64; 4])>;
+
 /// What becomes of the features and the class weights before they are multiplied.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
@@ -52,6 +56,12 @@ pub(crate) struct Formula {
     pub(crate) norms_are_constants: bool,
     /// Whether a row's loss depends on the other rows.
     pub(crate) couples_rows: bool,
+    /// The same for each class, if they differ.
+    pub(crate) by_class: Vec<Psi>,
+    /// What becomes of the cosines of the other classes.
+    pub(crate) negatives: Option<Negatives>,
+    /// The most that its slope can be.
+    pub(crate) negative_slope: f64,
     /// The factor of the center loss, and the centers; `None` there means that the class weights are the centers.
     pub(crate) centers: Option<(f64, Option<Array2<f64>>)>,
     /// The angles in (0, π) at which ψ is not smooth.
@@ -60,6 +70,52 @@ pub(crate) struct Formula {
     pub(crate) jumps: bool,
     /// The most that |dψ/dθ| can be; its square bounds |d²ψ/dθ²|.
     pub(crate) steepest: f64,
+}
+
+impl Formula {
+    /// ψ of a class.
+    pub(crate) fn psi(&self, class: usize) -> Option<&Psi> {
+        self.by_class.get(class).or(self.target.as_ref())
+    }
+
+    /// The threshold and the map of the negatives of a row.
+    pub(crate) fn bend(&self, radians: f64, mean_cosine: f64) -> Bend {
+        match &self.negatives {
+            None => Bend {
+                threshold: f64::INFINITY,
+                polynomial: [0.0, 1.0, 0.0, 0.0],
+            },
+            Some(negatives) => {
+                let (threshold, polynomial) = negatives(radians, mean_cosine);
+                Bend {
+                    threshold,
+                    polynomial,
+                }
+            }
+        }
+    }
+}
+
+/// What a row's negatives become.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bend {
+    pub(crate) threshold: f64,
+    polynomial: [f64; 4],
+}
+
+impl Bend {
+    /// T(c) and dT/dc.
+    pub(crate) fn of(self, c: f64) -> (f64, f64) {
+        if c > self.threshold {
+            let [a, b, d, e] = self.polynomial;
+            (
+                a + b * c + d * c * c + e * c * c * c,
+                b + 2.0 * d * c + 3.0 * e * c * c,
+            )
+        } else {
+            (c, 1.0)
+        }
+    }
 }
 
 impl fmt::Debug for Formula {
@@ -71,12 +127,17 @@ impl fmt::Debug for Formula {
 }
 
 impl Formula {
-    /// What the target's logit of a row is, at the angle θ.
-    pub(crate) fn shifted(&self, norms: &[f64], row: usize, radians: f64) -> Option<Shifted> {
+    /// What the target's logit of a row and its label is, at the angle θ.
+    pub(crate) fn shifted(
+        &self,
+        norms: &[f64],
+        (row, label): (usize, usize),
+        radians: f64,
+    ) -> Option<Shifted> {
         if let Some(by_norm) = &self.by_norm {
             return Some(by_norm(norms, row, radians));
         }
-        let (psi, angle_slope) = self.target.as_ref()?(radians);
+        let (psi, angle_slope) = self.psi(label)?(radians);
         Some(Shifted {
             psi,
             angle_slope,
@@ -100,6 +161,12 @@ pub(crate) struct Truth {
     /// zᵢⱼ, and ∂L/∂zᵢⱼ.
     pub(crate) logits: Array2<f64>,
     pub(crate) coefficients: Array2<f64>,
+    /// The logits without margin.
+    pub(crate) plain: Array2<f64>,
+    /// The least distance of a negative's cosine from its threshold.
+    pub(crate) from_threshold: f64,
+    /// The mean target cosine of the batch; 0 without rows.
+    pub(crate) mean_cosine: f64,
     /// Each row's angle to its target, of zero length if a vector is zero.
     pub(crate) angles: Vec<TargetAngle>,
 }
@@ -191,6 +258,9 @@ pub(crate) fn truth(
         grad_centers: Array2::zeros((0, 0)),
         logits: Array2::zeros((rows, classes)),
         coefficients: Array2::zeros((rows, classes)),
+        plain: Array2::zeros((rows, classes)),
+        from_threshold: f64::INFINITY,
+        mean_cosine: 0.0,
         angles: Vec::new(),
     };
     let features: Vec<Scaled> = batch.features.outer_iter().map(Scaled::of).collect();
@@ -200,6 +270,13 @@ pub(crate) fn truth(
         features,
         weights: batch.weights.outer_iter().map(Scaled::of).collect(),
     };
+    let mut cosines = Sum::default();
+    for (x, &label) in scaled.features.iter().zip(&batch.labels) {
+        cosines.add(x.cosine(&scaled.weights[label]));
+    }
+    if rows > 0 {
+        result.mean_cosine = cosines.value() / rows as f64;
+    }
     let mut loss = Sum::default();
     for (row, x) in batch.features.outer_iter().enumerate() {
         let label = batch.labels[row];
@@ -275,9 +352,10 @@ fn classify(
         .collect();
     let (radians, sine, [at_x, at_w]) = x.angle_to(&rows.weights[label]);
     let no_angle = x.is_zero() || rows.weights[label].is_zero();
+    let bend = formula.bend(radians, result.mean_cosine);
     let shifted = match &formula.target {
         Some(_) if no_angle => panic!("a zero vector has no angle"),
-        _ => formula.shifted(&rows.norms, row, radians),
+        _ => formula.shifted(&rows.norms, (row, label), radians),
     };
     let shifted = shifted.unwrap_or(Shifted {
         psi: cosines[label],
@@ -303,7 +381,16 @@ fn classify(
     let beats = |class: usize| class == label || plain[label] > plain[class];
     result.correct.push((0..plain.len()).all(beats));
     for (class, &z) in plain.iter().enumerate() {
-        result.logits[[row, class]] = if class == label { target } else { z };
+        result.plain[[row, class]] = z;
+        result.logits[[row, class]] = if class == label {
+            target
+        } else if formula.negatives.is_some() {
+            let away = (cosines[class] - bend.threshold).abs();
+            result.from_threshold = result.from_threshold.min(away);
+            scale * length * bend.of(cosines[class]).0
+        } else {
+            z
+        };
     }
 
     let (loss, gradient) = cross_entropy(result.logits.row(row), label);
@@ -335,10 +422,15 @@ fn classify(
                 (-slope * at_x[k], -slope * at_w[k], psi)
             } else {
                 let cosine = cosines[class];
+                let (bent, slope) = if class == label {
+                    (cosine, 1.0)
+                } else {
+                    bend.of(cosine)
+                };
                 (
-                    (-cosine).mul_add(x.unit(k), w.unit(k)),
-                    (-cosine).mul_add(w.unit(k), x.unit(k)),
-                    cosine,
+                    slope * (-cosine).mul_add(x.unit(k), w.unit(k)),
+                    slope * (-cosine).mul_add(w.unit(k), x.unit(k)),
+                    bent,
                 )
             };
             if margin {
@@ -359,7 +451,11 @@ fn classify(
                 gradients.learnables[class].add_product(plain_upstream, share);
             }
             Layer::UnitNorm { learned: true, .. } => {
-                let z = if class == label { psi } else { cosines[class] };
+                let z = if class == label {
+                    psi
+                } else {
+                    bend.of(cosines[class]).0
+                };
                 gradients.learnables[0].add(upstream.times(share * z, 0));
             }
             _ => {}

@@ -19,6 +19,14 @@ fn norm(row: ArrayView1<'_, f32>) -> f32 {
     row.dot(&row).sqrt()
 }
 
+fn mean_target_cosine(batch: &Batch<f32>, w_norms: &[f32]) -> f32 {
+    let rows = batch.features.outer_iter().zip(&batch.labels);
+    let cosine = |(x, &label): (ArrayView1<'_, f32>, &usize)| {
+        x.dot(&batch.weights.row(label)) / (norm(x) * w_norms[label])
+    };
+    rows.map(cosine).sum::<f32>() / batch.labels.len() as f32
+}
+
 /// For the losses that classify, without a center loss beside them.
 pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
     let (n, c) = (batch.features.nrows(), batch.weights.nrows());
@@ -31,6 +39,7 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
     let x_norms: Vec<f64> = (batch.features.outer_iter())
         .map(|x| f64::from(norm(x)))
         .collect();
+    let mean = mean_target_cosine(batch, &w_norms);
     for (row, x) in batch.features.outer_iter().enumerate() {
         let label = batch.labels[row];
         let linear = matches!(formula.layer, Layer::Linear { .. });
@@ -53,7 +62,7 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
         // z, and of the target ψ and dψ/dcosθ.
         let (mut psi, mut slope) = (cosine[label], 1.0);
         let (mut outwards, mut by_norm) = (0.0, 0.0);
-        let shifted = formula.shifted(&x_norms, row, f64::from(cosine[label].acos()));
+        let shifted = formula.shifted(&x_norms, (row, label), f64::from(cosine[label].acos()));
         if let Some(shifted) = shifted {
             psi = shifted.psi as f32;
             slope = -(shifted.angle_slope as f32) / (1.0 - cosine[label] * cosine[label]).sqrt();
@@ -62,6 +71,11 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
             outwards = along;
             by_norm = shifted.norm_slope as f32;
         }
+        let bend = formula.bend(f64::from(cosine[label].acos()), f64::from(mean));
+        let bent = |class: usize| {
+            let (value, slope) = bend.of(f64::from(cosine[class]));
+            (value as f32, slope as f32)
+        };
         let z: Array1<f32> = (0..c)
             .map(|class| match &formula.layer {
                 Layer::Linear { bias } => {
@@ -69,7 +83,7 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
                     x.dot(&batch.weights.row(class)) + bias as f32
                 }
                 _ if class == label => length * psi,
-                _ => length * cosine[class],
+                _ => length * bent(class).0,
             })
             .collect();
         let top = z.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
@@ -89,7 +103,8 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
             let (slope, value) = if target {
                 (slope, psi)
             } else {
-                (1.0, cosine[class])
+                let (value, slope) = bent(class);
+                (slope, value)
             };
             let w_hat = unit(class);
             let a = g * length * slope;

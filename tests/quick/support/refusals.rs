@@ -60,6 +60,20 @@ impl Spec {
                 m2,
                 m3,
             } => scale(s) && m1 > 0.0 && m1 <= 1000.0 && angle(m2) && cosine(m3),
+            Self::ByClass {
+                scale: s,
+                ref margins,
+                past_pi,
+            } => {
+                let holds = |&m: &f64| {
+                    if past_pi.is_some() {
+                        angle(m)
+                    } else {
+                        cosine(m)
+                    }
+                };
+                scale(s) && !margins.is_empty() && margins.iter().all(holds)
+            }
             Self::Joint {
                 ref classifier,
                 lambda,
@@ -122,6 +136,9 @@ pub(crate) fn refusals<A: Float>(scenario: &Scenario<A>) -> Vec<Error> {
         && !bias.is_empty()
     {
         count(Argument::Bias, classes, bias.len());
+    }
+    if let Spec::ByClass { margins, .. } = classifier {
+        count(Argument::ClassMargins, classes, margins.len());
     }
     if scenario.weighted {
         count(Argument::RowWeights, rows, batch.row_weights.len());

@@ -61,6 +61,12 @@ pub(crate) enum Spec {
         regulariser: f64,
         past_pi: PastPi,
     },
+    /// ArcFace, if it has a rule past π, or CosFace, with margins by class.
+    ByClass {
+        scale: f64,
+        margins: Vec<f64>,
+        past_pi: Option<PastPi>,
+    },
     /// The margin [`Squared`], with a scale that may be learned.
     User {
         scale: f64,
@@ -139,6 +145,17 @@ impl Spec {
                 let loss = MagFace::new(scale, l_m, u_m)?.with_norms(l_a, u_a)?;
                 Box::new(loss.with_regulariser(regulariser)?.with_past_pi(past_pi))
             }
+            Self::ByClass {
+                scale,
+                ref margins,
+                past_pi: Some(past_pi),
+            } => {
+                let loss = ArcFace::new(scale, 0.0)?.with_past_pi(past_pi);
+                Box::new(loss.with_class_margins(margins.clone())?)
+            }
+            Self::ByClass {
+                scale, ref margins, ..
+            } => Box::new(CosFace::new(scale, 0.0)?.with_class_margins(margins.clone())?),
             Self::User {
                 scale,
                 learned: true,
@@ -234,6 +251,11 @@ impl Spec {
                     ..sphere(scale, false, Some(additive_cosine(0.0)))
                 }
             }
+            Self::ByClass {
+                scale,
+                ref margins,
+                past_pi,
+            } => by_class(scale, margins, past_pi),
             Self::User { scale, learned } => {
                 let squared: Psi = Box::new(|t: f64| {
                     let shifted = 1.0 + t.cos();
@@ -270,6 +292,9 @@ fn formula(layer: Layer, target: Option<Psi>) -> Formula {
         by_norm: None,
         norms_are_constants: false,
         couples_rows: false,
+        by_class: Vec::new(),
+        negatives: None,
+        negative_slope: 1.0,
         centers: None,
         breakpoints: Vec::new(),
         jumps: false,
@@ -372,6 +397,25 @@ fn magnitude_margin(
             lambda * (a / (u_a * u_a) + 1.0 / a),
             inside * lambda * (1.0 / (u_a * u_a) - 1.0 / (a * a)),
         ],
+    }
+}
+
+fn by_class(scale: f64, margins: &[f64], past_pi: Option<PastPi>) -> Formula {
+    let psi = |&margin: &f64| match past_pi {
+        None => additive_cosine(margin),
+        Some(rule) => additive_angle(margin, rule),
+    };
+    let target = margins.first().map(psi);
+    Formula {
+        by_class: margins.iter().map(psi).collect(),
+        breakpoints: match past_pi {
+            None => Vec::new(),
+            Some(PastPi::EasyMargin) => vec![PI / 2.0],
+            Some(PastPi::CosineTail) => margins.iter().map(|margin| (PI - margin) / 2.0).collect(),
+            Some(_) => margins.iter().map(|margin| PI - margin).collect(),
+        },
+        jumps: matches!(past_pi, Some(PastPi::EasyMargin | PastPi::LinearTail)),
+        ..sphere(scale, false, target)
     }
 }
 

@@ -208,7 +208,7 @@ fn row_of(
     let logit_off = (d + 8.0) * t.u * size;
     // θ itself is off by a few e, and so is the argument of the cosine in ψ, which is up to steepest·π.
     let target_off = (d + 32.0) * E * target_size;
-    let off = logit_off + target_off + 80.0 * t.u;
+    let off = formula.negative_slope * logit_off + target_off + 80.0 * t.u;
 
     let others = (logits.indexed_iter())
         .filter(|&(class, _)| class != label)
@@ -307,7 +307,7 @@ fn classifier(
             Layer::Linear { .. } => truth.target_logits[i],
             _ => amplitude(i) * truth.target_cosines[i],
         };
-        let closest = (truth.logits.row(i).indexed_iter())
+        let closest = (truth.plain.row(i).indexed_iter())
             .filter(|&(class, _)| class != label)
             .fold(f64::INFINITY, |m, (_, z)| m.min((plain - z).abs()));
         allowed
@@ -360,8 +360,12 @@ fn classifier(
         for (class, &w_length) in w_lengths.iter().enumerate() {
             let (share, off) = (row.shares[class], row.shares_off[class]);
             let length = if linear { w_length } else { 1.0 };
-            let found = (share + off).min(1.0);
+            // A changed negative has a slope, which is as far off as its cosine.
+            let (share, off) = (formula.negative_slope * share, formula.negative_slope * off);
+            let found = (share + off).min(formula.negative_slope);
             let most = if class == label { found_miss } else { found };
+            let over_classes = formula.negative_slope * over_classes;
+            let over_rows = formula.negative_slope * over_rows;
             allowed.largest_coefficients[[i, class]] = row.upstream * most;
             others += times(off + over_classes * found, length);
             learned += off + over_classes * found;
