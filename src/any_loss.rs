@@ -10,11 +10,13 @@ use crate::arc_face::ArcFace;
 use crate::center::CenterLoss;
 use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
+use crate::curricular_face::CurricularFace;
 use crate::error::Error;
 use crate::float::Float;
 use crate::loss::MarginLoss;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
+use crate::mv_softmax::MvSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Request;
 use crate::softmax::SoftmaxLoss;
@@ -40,9 +42,11 @@ macro_rules! any_loss {
         /// | `a-softmax:m=4,lambda=0` | [`ASoftmax`]; λ is 0 unless it is given |
         /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned. `s` has no default, but `s=learned` begins at the paper's 10 |
         /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
-        /// | `cosface:s=64,m=0.35` | [`CosFace`] |
+        /// | `cosface:s=64,m=0.35`, `cosface:s=64,m=0.4,filter=0.4` | [`CosFace`], with inter-class filtering or not; `arcface` likewise |
         /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=paper` | [`ArcFace`] and its rules [at wide angles](crate::PastPi) |
         /// | `arcface:s=30,m=0.1/0.2/0.3`; so for `cosface` and `am-softmax` | [`VaryingMargin`], with one margin for each class; a single class ends in the sign, `m=0.1/`. In tables it is `varying-arcface` |
+        /// | `curricularface:s=64,m=0.5`, `curricularface:s=64,m=0.5,past_pi=linear-tail,momentum=0.1,t=0.3` | [`CurricularFace`]; t as it is, 0 to begin with |
+        /// | `mv-softmax:s=32,m=0.35,t=0.2`, `mv-softmax:s=32,m=0.5,t=0.2,arc,fixed,easy` | [`MvSoftmax`] over CosFace's margin or ArcFace's, with fixed weights, with an easy margin |
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
         /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `undivided` is without 1/r |
         /// | `uniface:s=64,m=0.4,lambda=1,b=3.9`, `uniface:b=1/2/3` | [`UniFace`], with one threshold or one for each class |
@@ -80,7 +84,7 @@ macro_rules! any_loss {
         /// let error = "arcfase".parse::<AnyLoss>().unwrap_err();
         /// assert!(error.to_string().starts_with("there is no loss \"arcfase\", but there are softmax, modified-softmax,"));
         /// let error = "cosface:k=1".parse::<AnyLoss>().unwrap_err();
-        /// assert_eq!(error.to_string(), "cosface has no parameter \"k\", but it has s, m");
+        /// assert_eq!(error.to_string(), "cosface has no parameter \"k\", but it has s, m, filter");
         /// # Ok::<(), margin_losses::Error>(())
         /// ```
         #[derive(Clone, Debug, PartialEq)]
@@ -207,6 +211,11 @@ any_loss! {
     /// `arcface`, likewise.
     #[cfg_attr(feature = "serde", serde(rename = "varying-arcface"))]
     VaryingArcFace(VaryingMargin<ArcFace>),
+    /// `mv-softmax`.
+    MvSoftmax(MvSoftmax),
+    /// `curricularface`.
+    #[cfg_attr(feature = "serde", serde(rename = "curricularface"))]
+    CurricularFace(CurricularFace),
 }
 
 impl AnyLoss {

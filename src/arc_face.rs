@@ -7,7 +7,7 @@ use crate::driver::{Head, Layer};
 use crate::error::{self, Error};
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
-use crate::margin::{Margin, Target, TargetLogit};
+use crate::margin::{Margin, Negatives, Target, TargetLogit};
 use crate::request::Request;
 
 /// What becomes of the target's logit at wide angles, where cos(θ + m) flattens, and past π − m rises again.
@@ -142,6 +142,7 @@ pub struct ArcFace {
     scale: f64,
     margin: f64,
     past_pi: PastPi,
+    class_filter: Option<f64>,
 }
 
 impl ArcFace {
@@ -155,6 +156,7 @@ impl ArcFace {
             scale: error::scale(scale)?,
             margin: error::angular_margin("margin", margin)?,
             past_pi: PastPi::default(),
+            class_filter: None,
         })
     }
 
@@ -162,6 +164,19 @@ impl ArcFace {
     #[must_use]
     pub fn with_past_pi(self, past_pi: PastPi) -> Self {
         Self { past_pi, ..self }
+    }
+
+    /// With inter-class filtering, as for [`CosFace::with_class_filter`](crate::CosFace::with_class_filter).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless the threshold, a cosine, lies in [−1, 1].
+    pub fn with_class_filter(self, threshold: f64) -> Result<Self, Error> {
+        let class_filter = Some(error::class_filter(threshold)?);
+        Ok(Self {
+            class_filter,
+            ..self
+        })
     }
 
     /// s.
@@ -188,6 +203,7 @@ impl ArcFace {
             scale,
             margin,
             past_pi,
+            class_filter: None,
         }
     }
 
@@ -203,6 +219,12 @@ impl ArcFace {
             // θ + m is turned by either alike.
             _ => self.target_logit(target).angle_slope(),
         }
+    }
+
+    /// The threshold of inter-class filtering, if there is one.
+    #[must_use]
+    pub fn class_filter(&self) -> Option<f64> {
+        self.class_filter
     }
 
     /// The same with another margin, which is in range.
@@ -222,6 +244,7 @@ impl Default for ArcFace {
             scale: 64.0,
             margin: 0.5,
             past_pi: PastPi::default(),
+            class_filter: None,
         }
     }
 }
@@ -243,6 +266,10 @@ impl Margin for ArcFace {
             PastPi::EasyMargin if angle.cos() <= 0.0 => cosine_minus(0.0),
             _ => TargetLogit::from_angle_slope(cos, -sin),
         }
+    }
+
+    fn negatives(&self, _: &Target) -> Negatives {
+        Negatives::filtered(self.class_filter)
     }
 
     fn own_scale(&self) -> Option<f64> {

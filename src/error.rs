@@ -521,6 +521,18 @@ pub(crate) fn angular_margin(name: &'static str, value: f64) -> Result<f64, Erro
     parameter(name, value, holds, IN_RADIANS)
 }
 
+/// The share of the newest batch in running statistics.
+pub(crate) fn momentum(value: f64) -> Result<f64, Error> {
+    let holds = (0.0..=1.0).contains(&value);
+    parameter("momentum", value, holds, "lie in [0, 1]")
+}
+
+/// The threshold of inter-class filtering.
+pub(crate) fn class_filter(value: f64) -> Result<f64, Error> {
+    let holds = (-1.0..=1.0).contains(&value);
+    parameter("filter", value, holds, "lie in [-1, 1]")
+}
+
 /// A margin that is subtracted from a cosine.
 pub(crate) fn cosine_margin(name: &'static str, value: f64) -> Result<f64, Error> {
     parameter(name, value, (0.0..=2.0).contains(&value), "lie in [0, 2]")

@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, NdFloat};
 use crate::center::{self, Term};
 use crate::check;
 use crate::counted;
+use crate::curricular_face;
 use crate::driver::{self, Head};
 use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
@@ -47,6 +48,13 @@ pub(crate) mod sealed {
         fn solve(_: Token, head: &Head<'_>, request: Request<'_, Self>) -> Result<(), Error>;
 
         fn norms(_: Token, features: ArrayView2<'_, Self>) -> Vec<f64>;
+        fn target_cosines(
+            _: Token,
+            features: ArrayView2<'_, Self>,
+            weights: ArrayView2<'_, Self>,
+            labels: &[usize],
+            group: usize,
+        ) -> Vec<f64>;
 
         fn center_term(
             _: Token,
@@ -133,6 +141,16 @@ macro_rules! compiled {
 
             fn norms(_: sealed::Token, features: ArrayView2<'_, Self>) -> Vec<f64> {
                 numerics::norms(features)
+            }
+
+            fn target_cosines(
+                _: sealed::Token,
+                features: ArrayView2<'_, Self>,
+                weights: ArrayView2<'_, Self>,
+                labels: &[usize],
+                group: usize,
+            ) -> Vec<f64> {
+                curricular_face::target_cosines(features, weights, labels, group)
             }
 
             fn center_term(

@@ -32,6 +32,8 @@
 //! | [`NormFace`] | s cosθ_y | s cosθ_j |
 //! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
 //! | [`ArcFace`] | s cos(θ_y + m), at wide angles s (cosθ_y − 2 sin(m/2)) | s cosθ_j |
+//! | [`CurricularFace`] | s cos(θ_y + m) | s cosθ_j (t + cosθ_j) above z_y/s |
+//! | [`MvSoftmax`] | as [`CosFace`] or [`ArcFace`] | s T(cosθ_j), T larger above z_y/s |
 //! | [`VaryingMargin`] | one of the last three, m by class or by row | s cosθ_j |
 //! | [`AdaFace`] | s (cos(θ_y − m k̂) − m (1 + k̂)), k̂ from ‖x‖ | s cosθ_j |
 //! | [`MagFace`] | s cos(θ_y + m(‖x‖)) | s cosθ_j |
@@ -62,7 +64,7 @@
 //! | feature | default | what it is for |
 //! |---|---|---|
 //! | `rayon` | yes | blocks of classes on all cores; the bits of the results do not depend on it |
-//! | `rand` | yes | [`init`]: seeded class weights and centers; random rows for new classes ([`grow`]) |
+//! | `rand` | yes | [`init`]: seeded class weights and centers; random rows for new classes ([`grow`]); random margins ([`margins`]) |
 //! | `serde` | no | losses, rules and schedules as configurations: validated again on the way in; ndarray's arrays too |
 
 #![forbid(unsafe_code)]
@@ -80,6 +82,7 @@ mod combined;
 mod composed;
 mod cos_face;
 mod counted;
+mod curricular_face;
 mod driver;
 mod error;
 mod evaluation;
@@ -95,6 +98,7 @@ mod margin;
 mod margin_softmax;
 pub mod margins;
 mod modified_softmax;
+mod mv_softmax;
 mod norm_face;
 mod numerics;
 mod objective;
@@ -124,6 +128,7 @@ pub use center::CenterLoss;
 pub use combined::CombinedMargin;
 pub use composed::Composed;
 pub use cos_face::CosFace;
+pub use curricular_face::CurricularFace;
 pub use error::{Argument, Error};
 pub use evaluation::{ClassBlock, Evaluation, Forward};
 pub use float::Float;
@@ -133,6 +138,7 @@ pub use mag_face::MagFace;
 pub use margin::{Angle, Margin, Negatives, Target, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;
+pub use mv_softmax::MvSoftmax;
 pub use norm_face::NormFace;
 pub use objective::Objective;
 pub use request::Request;

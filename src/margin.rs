@@ -302,6 +302,11 @@ impl Negatives {
         }
     }
 
+    /// Cosines above the threshold count as 0, if there is one.
+    pub(crate) fn filtered(threshold: Option<f64>) -> Self {
+        threshold.map_or(Self::plain(), |threshold| Self::above(threshold, [0.0; 4]))
+    }
+
     /// What becomes of the cosine c.
     #[must_use]
     pub fn of(self, c: f64) -> f64 {

@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
     ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
-    MagFace, Margin, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
-    SphereFace2, TurnedAngle, UniFace, VaryingMargin,
+    CurricularFace, MagFace, Margin, MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace,
+    Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace, VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -93,8 +93,13 @@ mirror!(
     CosFace as "CosFace" {
         scale: f64 = CosFace::scale,
         margin: f64 = CosFace::margin,
+        #[serde(default)]
+        class_filter: Option<f64> = CosFace::class_filter,
     },
-    |given| CosFace::new(given.scale, given.margin)
+    |given| {
+        let loss = CosFace::new(given.scale, given.margin)?;
+        given.class_filter.map_or(Ok(loss), |threshold| loss.with_class_filter(threshold))
+    }
 );
 mirror!(
     ArcFace as "ArcFace" {
@@ -102,8 +107,47 @@ mirror!(
         margin: f64 = ArcFace::margin,
         #[serde(default)]
         past_pi: PastPi = ArcFace::past_pi,
+        #[serde(default)]
+        class_filter: Option<f64> = ArcFace::class_filter,
     },
-    |given| Ok(ArcFace::new(given.scale, given.margin)?.with_past_pi(given.past_pi))
+    |given| {
+        let loss = ArcFace::new(given.scale, given.margin)?.with_past_pi(given.past_pi);
+        given.class_filter.map_or(Ok(loss), |threshold| loss.with_class_filter(threshold))
+    }
+);
+mirror!(
+    CurricularFace as "CurricularFace" {
+        scale: f64 = CurricularFace::scale,
+        margin: f64 = CurricularFace::margin,
+        #[serde(default)]
+        past_pi: PastPi = CurricularFace::past_pi,
+        #[serde(default = "momentum")]
+        momentum: f64 = CurricularFace::momentum,
+        #[serde(default)]
+        t: f64 = CurricularFace::t,
+    },
+    |given| CurricularFace::new(given.scale, given.margin)?
+        .with_past_pi(given.past_pi)
+        .with_momentum(given.momentum)?
+        .with_t(given.t)
+);
+mirror!(
+    MvSoftmax as "MvSoftmax" {
+        scale: f64 = MvSoftmax::scale,
+        margin: f64 = MvSoftmax::margin,
+        t: f64 = MvSoftmax::t,
+        #[serde(default)]
+        arc: bool = MvSoftmax::is_arc,
+        #[serde(default)]
+        fixed: bool = MvSoftmax::has_fixed_weights,
+        #[serde(default)]
+        easy: bool = MvSoftmax::has_easy_margin,
+    },
+    |given| {
+        let new = if given.arc { MvSoftmax::arc } else { MvSoftmax::new };
+        let loss = new(given.scale, given.margin, given.t)?;
+        Ok(loss.with_fixed_weights(given.fixed).with_easy_margin(given.easy))
+    }
 );
 mirror!(
     CombinedMargin as "CombinedMargin" {
@@ -210,8 +254,16 @@ mirror!(
         margins: Vec<f64> = |loss| loss.margins().to_vec(),
         #[serde(default)]
         by_row: bool = VaryingMargin::is_by_row,
+        #[serde(default)]
+        class_filter: Option<f64> = |loss| loss.loss().class_filter(),
     },
-    |given| VaryingMargin::new(CosFace::new(given.scale, 0.0)?, given.margins, given.by_row)
+    |given| {
+        let mut loss = CosFace::new(given.scale, 0.0)?;
+        if let Some(threshold) = given.class_filter {
+            loss = loss.with_class_filter(threshold)?;
+        }
+        VaryingMargin::new(loss, given.margins, given.by_row)
+    }
 );
 mirror!(
     VaryingMargin<ArcFace> as "VaryingArcFace" {
@@ -221,9 +273,14 @@ mirror!(
         by_row: bool = VaryingMargin::is_by_row,
         #[serde(default)]
         past_pi: PastPi = |loss| loss.loss().past_pi(),
+        #[serde(default)]
+        class_filter: Option<f64> = |loss| loss.loss().class_filter(),
     },
     |given| {
-        let loss = ArcFace::new(given.scale, 0.0)?.with_past_pi(given.past_pi);
+        let mut loss = ArcFace::new(given.scale, 0.0)?.with_past_pi(given.past_pi);
+        if let Some(threshold) = given.class_filter {
+            loss = loss.with_class_filter(threshold)?;
+        }
         VaryingMargin::new(loss, given.margins, given.by_row)
     }
 );
@@ -244,6 +301,11 @@ mirror!(
     },
     |given| MarginWarmUp::new(given.from, given.to, given.iterations)
 );
+
+/// CurricularFace's, if it is left out.
+fn momentum() -> f64 {
+    CurricularFace::default().momentum()
+}
 
 /// Generic, and so by hand.
 #[derive(Serialize, Deserialize)]

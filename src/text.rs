@@ -13,9 +13,11 @@ use crate::arc_face::{ArcFace, PastPi};
 use crate::center::CenterLoss;
 use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
+use crate::curricular_face::CurricularFace;
 use crate::error::Error;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
+use crate::mv_softmax::MvSoftmax;
 use crate::norm_face::NormFace;
 use crate::request::Composition;
 use crate::softmax::SoftmaxLoss;
@@ -200,6 +202,10 @@ impl<'a, 'f> Writer<'a, 'f> {
 
     fn number(&mut self, name: &str, value: f64) -> fmt::Result {
         self.parameter(name, Number(value))
+    }
+
+    fn option(&mut self, name: &str, value: Option<f64>) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.number(name, value))
     }
 
     /// The margin m, unless something stands in its place.
@@ -422,6 +428,8 @@ as_text!(
     UniFace,
     AdaFace,
     MagFace,
+    MvSoftmax,
+    CurricularFace,
     VaryingMargin<AmSoftmax>,
     VaryingMargin<CosFace>,
     VaryingMargin<ArcFace>
@@ -539,11 +547,36 @@ macro_rules! scale_and_margin {
     };
 }
 scale_and_margin!(AmSoftmax, "am-softmax");
-scale_and_margin!(CosFace, "cosface");
+
+impl Named for CosFace {
+    const NAME: &'static str = "cosface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "filter"];
+
+    fn is_meant(given: &Given<'_>) -> bool {
+        !given.is_list("m")
+    }
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(paper.margin());
+        let loss = Self::new(scale, margin)?;
+        match given.number("filter")? {
+            None => Ok(loss),
+            Some(threshold) => loss.with_class_filter(threshold),
+        }
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.margin(self.margin())?;
+        to.option("filter", self.class_filter())
+    }
+}
 
 impl Named for ArcFace {
     const NAME: &'static str = "arcface";
-    const PARAMETERS: &'static [&'static str] = &["s", "m", "past_pi"];
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "past_pi", "filter"];
 
     fn is_meant(given: &Given<'_>) -> bool {
         !given.is_list("m")
@@ -557,7 +590,11 @@ impl Named for ArcFace {
             None => paper.past_pi(),
             Some(text) => text.parse()?,
         };
-        Ok(Self::new(scale, margin)?.with_past_pi(past_pi))
+        let loss = Self::new(scale, margin)?.with_past_pi(past_pi);
+        match given.number("filter")? {
+            None => Ok(loss),
+            Some(threshold) => loss.with_class_filter(threshold),
+        }
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
@@ -565,6 +602,43 @@ impl Named for ArcFace {
         to.margin(self.margin())?;
         if self.past_pi() != PastPi::default() {
             to.parameter("past_pi", self.past_pi())?;
+        }
+        to.option("filter", self.class_filter())
+    }
+}
+
+impl Named for MvSoftmax {
+    const NAME: &'static str = "mv-softmax";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "arc", "fixed", "easy"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let arc = given.flag("arc")?;
+        let (new, margin): (fn(f64, f64, f64) -> _, f64) = if arc {
+            (Self::arc, ArcFace::default().margin())
+        } else {
+            (Self::new, paper.margin())
+        };
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(margin);
+        let loss: Self = new(scale, margin, given.number("t")?.unwrap_or(paper.t()))?;
+        Ok(loss
+            .with_fixed_weights(given.flag("fixed")?)
+            .with_easy_margin(given.flag("easy")?))
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        to.number("t", self.t())?;
+        for (name, is_set) in [
+            ("arc", self.is_arc()),
+            ("fixed", self.has_fixed_weights()),
+            ("easy", self.has_easy_margin()),
+        ] {
+            if is_set {
+                to.flag(name)?;
+            }
         }
         Ok(())
     }
@@ -625,6 +699,37 @@ impl Named for UniFace {
         to.number("m", self.margin())?;
         to.number("lambda", self.lambda())?;
         to.parameter("b", Numbers(self.learnables()))
+    }
+}
+
+impl Named for CurricularFace {
+    const NAME: &'static str = "curricularface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "past_pi", "momentum", "t"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        let paper = Self::default();
+        let scale = given.number("s")?.unwrap_or(paper.scale());
+        let margin = given.number("m")?.unwrap_or(paper.margin());
+        let past_pi = match given.get("past_pi") {
+            None => paper.past_pi(),
+            Some(text) => text.parse()?,
+        };
+        Self::new(scale, margin)?
+            .with_past_pi(past_pi)
+            .with_momentum(given.number("momentum")?.unwrap_or(paper.momentum()))?
+            .with_t(given.number("t")?.unwrap_or(paper.t()))
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        let paper = Self::default();
+        let unless = |value: f64, paper: f64| (value != paper).then_some(value);
+        to.number("s", self.scale())?;
+        to.number("m", self.margin())?;
+        if self.past_pi() != PastPi::Paper {
+            to.parameter("past_pi", self.past_pi())?;
+        }
+        to.option("momentum", unless(self.momentum(), paper.momentum()))?;
+        to.option("t", unless(self.t(), paper.t()))
     }
 }
 

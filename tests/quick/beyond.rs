@@ -9,8 +9,9 @@ use core::f64::consts::LN_2;
 use std::collections::BTreeSet;
 
 use margin_losses::{
-    AdaFace, ArcFace, ClassBlock, Composed, CosFace, Error, Evaluation, Float, MagFace, MarginLoss,
-    NormFace, PastPi, Reduction, SphereFace2, Targets, TurnedAngle, UniFace,
+    AdaFace, ArcFace, ClassBlock, Composed, CosFace, CurricularFace, Error, Evaluation, Float,
+    MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2, Targets, TurnedAngle,
+    UniFace, margins,
 };
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value};
@@ -29,22 +30,9 @@ const NOT_YET: &[&str] = &[
     "c_triplet",
     "circle_detached",
     "circle_true",
-    "curricular_t0.3",
-    "curricular_t0.6_far",
-    "curricular_t_first",
-    "dynamic_arc_code",
-    "dynamic_arc_paper",
-    "elastic_arc",
-    "elastic_cos",
-    "interclass_filter_cos",
     "intertopk_arc_k1",
     "intertopk_subcenter_arc_k3",
-    "ldam",
     "mixup_arc",
-    "mv_am",
-    "mv_am_easy",
-    "mv_arc",
-    "mv_arc_easy",
     // Only type C of SphereFace2 is here.
     "sphereface2_a_speaker",
     // The gradient that this is the table of is that of another loss.
@@ -103,6 +91,7 @@ fn subject<A: Float>(
 ) -> Result<Option<Subject<A>>, Error> {
     let number = |name| parameters.number(name);
     let arc_face = || Ok(ArcFace::new(number("s"), number("m"))?.with_past_pi(PastPi::Paper));
+    let plain_arc = || Ok(ArcFace::new(number("s"), 0.0)?.with_past_pi(PastPi::Paper));
     let cos_face = || CosFace::new(number("s"), number("m"));
     let uni_face = || UniFace::new(number("s"), number("m"))?.with_lambda(number("lam"));
     Ok(Some(match name {
@@ -202,6 +191,59 @@ fn subject<A: Float>(
                 other => panic!("no such rule: {other}"),
             }))
         }
+        "elastic_arc" => {
+            let loss = plain_arc()?;
+            Subject::new(loss.with_row_margins(parameters.numbers("row_margins"))?)
+        }
+        "elastic_cos" => {
+            let loss = CosFace::new(number("s"), 0.0)?;
+            Subject::new(loss.with_row_margins(parameters.numbers("row_margins"))?)
+        }
+        "dynamic_arc_paper" | "dynamic_arc_code" | "ldam" => {
+            let counts: Vec<usize> = (parameters.numbers("counts").into_iter())
+                .map(|count| count as usize)
+                .collect();
+            let made = match name {
+                "dynamic_arc_paper" => margins::dynamic(&counts, 0.5, 0.05, 0.25)?,
+                "dynamic_arc_code" => margins::dynamic_scaled(&counts, 0.05, 0.5, 0.25)?,
+                _ => margins::ldam(&counts, 0.5)?,
+            };
+            let printed = parameters.numbers("class_margins");
+            assert_close(name, &made, &printed, 1e-14);
+            if name == "ldam" {
+                Subject::new(CosFace::new(number("s"), 0.0)?.with_class_margins(made)?)
+            } else {
+                Subject::new(plain_arc()?.with_class_margins(made)?)
+            }
+        }
+        "mv_am" | "mv_am_easy" | "mv_arc" | "mv_arc_easy" => {
+            let new = if name.starts_with("mv_am") {
+                MvSoftmax::new
+            } else {
+                MvSoftmax::arc
+            };
+            let loss = new(number("s"), number("m"), number("t"))?;
+            Subject::new(loss.with_easy_margin(name.ends_with("easy")))
+        }
+        "interclass_filter_cos" => {
+            let loss = CosFace::new(number("s"), number("m"))?;
+            Subject::new(loss.with_class_filter(number("threshold"))?)
+        }
+        "curricular_t_first" => Subject {
+            statistics: vec![number("t")],
+            ..Subject::new(
+                CurricularFace::new(number("s"), number("m"))?.with_past_pi(PastPi::LinearTail),
+            )
+        },
+        "curricular_t0.3" | "curricular_t0.6_far" => Subject {
+            statistics: vec![number("t")],
+            ..Subject::new(
+                CurricularFace::new(number("s"), number("m"))?
+                    .with_past_pi(PastPi::LinearTail)
+                    .with_momentum(0.0)?
+                    .with_t(number("t"))?,
+            )
+        },
         _ => return Ok(None),
     }))
 }

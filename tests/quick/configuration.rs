@@ -4,9 +4,9 @@ use core::fmt::Debug;
 
 use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, MagFace,
-    MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi, Reduction, SoftmaxLoss,
-    TurnedAngle,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace,
+    CurricularFace, MagFace, MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace, Objective,
+    PastPi, Reduction, SoftmaxLoss, TurnedAngle, VaryingMargin,
 };
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
@@ -35,11 +35,14 @@ fn every_loss_loads_as_it_was_saved() {
     let norm_face = NormFace::learned(10.0).unwrap();
     is_saved_as(&norm_face, r#"{"scale":10.0,"learned":true}"#);
     is_saved_as(&AmSoftmax::default(), r#"{"scale":30.0,"margin":0.35}"#);
-    is_saved_as(&CosFace::default(), r#"{"scale":64.0,"margin":0.35}"#);
+    is_saved_as(
+        &CosFace::default(),
+        r#"{"scale":64.0,"margin":0.35,"class_filter":null}"#,
+    );
     let arc_face = ArcFace::default().with_past_pi(PastPi::SmoothTail);
     is_saved_as(
         &arc_face,
-        r#"{"scale":64.0,"margin":0.5,"past_pi":"smooth-tail"}"#,
+        r#"{"scale":64.0,"margin":0.5,"past_pi":"smooth-tail","class_filter":null}"#,
     );
     let combined = CombinedMargin::new(64.0, 1.0, 0.3, 0.2).unwrap();
     is_saved_as(&combined, r#"{"scale":64.0,"m1":1.0,"m2":0.3,"m3":0.2}"#);
@@ -56,24 +59,46 @@ fn every_loss_loads_as_it_was_saved() {
         &MagFace::default(),
         r#"{"scale":64.0,"lower_margin":0.45,"upper_margin":0.8,"lower_norm":10.0,"upper_norm":110.0,"regulariser":35.0,"past_pi":"paper"}"#,
     );
+    let filtered = CosFace::default().with_class_filter(0.4).unwrap();
+    is_saved_as(
+        &filtered,
+        r#"{"scale":64.0,"margin":0.35,"class_filter":0.4}"#,
+    );
+    let curricular = CurricularFace::default().with_t(0.25).unwrap();
+    is_saved_as(
+        &curricular,
+        r#"{"scale":64.0,"margin":0.5,"past_pi":"paper","momentum":0.01,"t":0.25}"#,
+    );
+    let short: CurricularFace = serde_json::from_str(r#"{"scale":64,"margin":0.5}"#).unwrap();
+    assert_eq!(short, CurricularFace::default());
+    let mv = MvSoftmax::arc(32.0, 0.5, 0.2)
+        .unwrap()
+        .with_easy_margin(true);
+    is_saved_as(
+        &mv,
+        r#"{"scale":32.0,"margin":0.5,"t":0.2,"arc":true,"fixed":false,"easy":true}"#,
+    );
     let by_class = arc_face.with_class_margins(vec![0.1, 0.25]).unwrap();
     is_saved_as(
         &by_class,
-        r#"{"scale":64.0,"margins":[0.1,0.25],"by_row":false,"past_pi":"smooth-tail"}"#,
+        r#"{"scale":64.0,"margins":[0.1,0.25],"by_row":false,"past_pi":"smooth-tail","class_filter":null}"#,
     );
     let by_row = CosFace::default().with_row_margins(vec![0.5]).unwrap();
-    is_saved_as(&by_row, r#"{"scale":64.0,"margins":[0.5],"by_row":true}"#);
+    is_saved_as(
+        &by_row,
+        r#"{"scale":64.0,"margins":[0.5],"by_row":true,"class_filter":null}"#,
+    );
     let own = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
     is_saved_as(
         &own,
-        r#"{"margin":{"scale":16.0,"margin":0.35},"scale":16.0,"learned":true}"#,
+        r#"{"margin":{"scale":16.0,"margin":0.35,"class_filter":null},"scale":16.0,"learned":true}"#,
     );
     // Learned, it goes on from where the margin began.
     let mut own = own;
     own.set_scale(17.5).unwrap();
     is_saved_as(
         &own,
-        r#"{"margin":{"scale":16.0,"margin":0.35},"scale":17.5,"learned":true}"#,
+        r#"{"margin":{"scale":16.0,"margin":0.35,"class_filter":null},"scale":17.5,"learned":true}"#,
     );
 }
 
@@ -90,7 +115,7 @@ fn line(name: &str) -> String {
 fn the_chosen_loss_is_saved_under_the_name_that_it_is_typed_by() {
     is_saved_as(
         &AnyLoss::from(CosFace::default()),
-        r#"{"cosface":{"scale":64.0,"margin":0.35}}"#,
+        r#"{"cosface":{"scale":64.0,"margin":0.35,"class_filter":null}}"#,
     );
     for name in AnyLoss::NAMES {
         let loss: AnyLoss = line(name).parse().unwrap();
@@ -179,7 +204,7 @@ fn an_objective_is_a_line_or_a_table() {
     let plain: Objective = "cosface".parse().unwrap();
     is_saved_as(
         &plain,
-        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35}},"lambda":null,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
+        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35,"class_filter":null}},"lambda":null,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
     );
     for text in [
         r#""softmax+center:lambda=0.01""#,
@@ -236,7 +261,7 @@ fn rules_and_schedules_load_as_they_were_saved() {
 
 #[test]
 fn what_departs_from_the_paper_may_be_left_out() {
-    let load = |text| serde_json::from_str::<AnyLoss>(text).unwrap().to_string();
+    let load = |text: &str| serde_json::from_str::<AnyLoss>(text).unwrap().to_string();
     assert_eq!(load(r#"{"softmax":{}}"#), "softmax");
     assert_eq!(load(r#"{"a-softmax":{"m":4}}"#), "a-softmax:m=4,lambda=0");
     assert_eq!(load(r#"{"normface":{"scale":20}}"#), "normface:s=20");
@@ -245,6 +270,12 @@ fn what_departs_from_the_paper_may_be_left_out() {
     let mag_face = r#"{"scale":64,"lower_margin":0.45,"upper_margin":0.8,"lower_norm":10,"upper_norm":110,"regulariser":35}"#;
     let mag_face = load(&format!(r#"{{"magface":{mag_face}}}"#));
     assert_eq!(mag_face, MagFace::default().to_string());
+    let cos_face = load(r#"{"cosface":{"scale":64,"margin":0.5}}"#);
+    assert_eq!(cos_face, "cosface:s=64,m=0.5");
+    let varying = load(r#"{"varying-arcface":{"scale":64,"margins":[0.5,0.25]}}"#);
+    assert_eq!(varying, "arcface:s=64,m=0.5/0.25");
+    let mv = load(r#"{"mv-softmax":{"scale":32,"margin":0.35,"t":0.2}}"#);
+    assert_eq!(mv, "mv-softmax:s=32,m=0.35,t=0.2");
 }
 
 #[test]
@@ -271,6 +302,22 @@ fn what_comes_in_is_validated() {
         r#"{"scale":64,"margin":3.2}"#,
         "margin is 3.2, but must lie in [0, pi) radians",
     );
+    is_refused::<VaryingMargin<ArcFace>>(
+        r#"{"scale":64,"margins":[0.5,3.2]}"#,
+        "class margins row 1 is 3.2, but must lie in [0, pi) radians",
+    );
+    is_refused::<CosFace>(
+        r#"{"scale":64,"margin":0.4,"class_filter":2}"#,
+        "filter is 2, but must lie in [-1, 1]",
+    );
+    is_refused::<CurricularFace>(
+        r#"{"scale":64,"margin":0.5,"t":2}"#,
+        "t is 2, but must lie in [-1, 1]",
+    );
+    is_refused::<MvSoftmax>(
+        r#"{"scale":32,"margin":3,"t":0.2}"#,
+        "margin is 3, but must lie in [0, 2]",
+    );
     is_refused::<CombinedMargin>(
         r#"{"scale":64,"m1":0,"m2":0,"m3":0}"#,
         "m1 is 0, but must lie in (0, 1000]",
@@ -289,7 +336,7 @@ fn what_comes_in_is_validated() {
     // A slip of the pen is not passed over.
     is_refused::<CosFace>(
         r#"{"scale":64,"margn":0.35}"#,
-        "unknown field `margn`, expected `scale` or `margin`",
+        "unknown field `margn`, expected one of `scale`, `margin`",
     );
     is_refused::<CosFace>(r#"{"scale":64}"#, "missing field `margin`");
     is_refused::<CenterLoss>(r#"{"alpha":0.5}"#, "unknown field `alpha`");

@@ -32,6 +32,7 @@ mod judge;
 mod layouts;
 mod long_training;
 mod margins;
+mod negatives;
 mod norm_margins;
 mod one_against_the_rest;
 mod oracle;

@@ -3,9 +3,10 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace, Error,
-    JointLoss, MagFace, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, PastPi,
-    Reduction, Request, SoftmaxLoss, SphereFace2, Targets, TurnedAngle, UniFace,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace,
+    CurricularFace, Error, JointLoss, MagFace, MarginLoss, MarginSoftmax, ModifiedSoftmax,
+    MvSoftmax, NormFace, Objective, PastPi, Reduction, Request, SoftmaxLoss, SphereFace2, Targets,
+    TurnedAngle, UniFace,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -27,6 +28,7 @@ fn refusal(text: &str) -> String {
 /// Every loss with its canonical line.
 fn lines() -> Vec<(AnyLoss, &'static str)> {
     let paper = ArcFace::default().with_past_pi(PastPi::Paper);
+    let smooth = ArcFace::default().with_past_pi(PastPi::SmoothTail);
     let bias = vec![0.0, -0.5, 1e-9, 2e300];
     let trained = AdaFace::new(30.0, 0.3).and_then(|loss| {
         let loss = loss.with_concentration(0.5)?.with_momentum(1.0)?;
@@ -85,6 +87,47 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             "magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35,past_pi=easy-margin",
         ),
         (
+            CosFace::default().with_class_filter(0.4).unwrap().into(),
+            "cosface:s=64,m=0.35,filter=0.4",
+        ),
+        (
+            smooth.with_class_filter(-0.5).unwrap().into(),
+            "arcface:s=64,m=0.5,past_pi=smooth-tail,filter=-0.5",
+        ),
+        (
+            smooth
+                .with_class_filter(0.5)
+                .unwrap()
+                .with_class_margins(vec![0.1, 0.2])
+                .unwrap()
+                .into(),
+            "arcface:s=64,m=0.1/0.2,past_pi=smooth-tail,filter=0.5",
+        ),
+        (
+            CurricularFace::default().into(),
+            "curricularface:s=64,m=0.5",
+        ),
+        (
+            CurricularFace::new(32.0, 0.4)
+                .unwrap()
+                .with_past_pi(PastPi::LinearTail)
+                .with_momentum(0.99)
+                .unwrap()
+                .with_t(-0.25)
+                .unwrap()
+                .into(),
+            "curricularface:s=32,m=0.4,past_pi=linear-tail,momentum=0.99,t=-0.25",
+        ),
+        (MvSoftmax::default().into(), "mv-softmax:s=32,m=0.35,t=0.2"),
+        (
+            MvSoftmax::arc(16.0, 0.5, 0.25)
+                .unwrap()
+                .with_fixed_weights(true)
+                .with_easy_margin(true)
+                .into(),
+            "mv-softmax:s=16,m=0.5,t=0.25,arc,fixed,easy",
+        ),
+        (
             AmSoftmax::default()
                 .with_class_margins(vec![0.1, 0.35])
                 .unwrap()
@@ -99,8 +142,7 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             "cosface:s=64,m=0.25/",
         ),
         (
-            ArcFace::default()
-                .with_past_pi(PastPi::SmoothTail)
+            smooth
                 .with_class_margins(vec![0.1, 0.0, 1e-5])
                 .unwrap()
                 .into(),
@@ -128,6 +170,11 @@ fn every_loss_has_its_line() {
 fn papers_are_the_defaults() {
     assert_eq!(read("arcface"), ArcFace::default().into());
     assert_eq!(read("cosface"), CosFace::default().into());
+    assert_eq!(read("mv-softmax"), MvSoftmax::default().into());
+    assert_eq!(
+        read("mv-softmax:arc"),
+        MvSoftmax::arc(32.0, 0.5, 0.2).unwrap().into()
+    );
     assert_eq!(read("am-softmax"), AmSoftmax::default().into());
     assert_eq!(read("a-softmax"), ASoftmax::new(4).unwrap().into());
     assert_eq!(
@@ -183,7 +230,7 @@ fn what_cannot_be_read_is_explained() {
     for (text, message) in [
         ("arcfase", format!("there is no loss \"arcfase\", but there are {names}")),
         ("", format!("there is no loss \"\", but there are {names}")),
-        ("cosface:k=1", "cosface has no parameter \"k\", but it has s, m".into()),
+        ("cosface:k=1", "cosface has no parameter \"k\", but it has s, m, filter".into()),
         ("center:m=1", "center has no parameter \"m\", and none at all".into()),
         ("normface", "normface needs the parameter s, as in normface:s=20 or normface:s=learned".into()),
         ("arcface:s=big", "s is \"big\", but must be a number".into()),
@@ -220,6 +267,12 @@ fn what_cannot_be_read_is_explained() {
             "combined:m2=30",
             "m2 is 30, but must lie in [0, pi) radians; 30 degrees are 0.5236 radians".into(),
         ),
+        ("cosface:filter=1.5", "filter is 1.5, but must lie in [-1, 1]".into()),
+        ("curricularface:t=1.5", "t is 1.5, but must lie in [-1, 1]".into()),
+        ("curricularface:momentum=2", "momentum is 2, but must lie in [0, 1]".into()),
+        ("mv-softmax:t=-1", "t is -1, but must lie in [0, 100]".into()),
+        ("mv-softmax:m=3", "margin is 3, but must lie in [0, 2]".into()),
+        ("mv-softmax:arc,m=4", "margin is 4, but must lie in [0, pi) radians".into()),
         ("cosface:m=28.6", "margin is 28.6, but must lie in [0, 2]".into()),
         (
             "softmax+center",
@@ -421,7 +474,7 @@ fn losses_behind_pointers_are_printed() {
     assert_eq!(boxed.to_string(), "Own+center:lambda=0.5");
 
     let fixed = MarginSoftmax::new(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
-    let line = "margin-softmax(CosFace { scale: 16.0, margin: 0.35 }, s=16)";
+    let line = "margin-softmax(CosFace { scale: 16.0, margin: 0.35, class_filter: None }, s=16)";
     assert_eq!(fixed.to_string(), line);
     let learned = MarginSoftmax::learned(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
     let boxed: Box<dyn MarginLoss<f64>> = Box::new(learned);
@@ -435,7 +488,7 @@ fn debug_is_short() {
     let own = MarginSoftmax::new(CosFace::new(16.0, 0.35).unwrap(), 16.0).unwrap();
     assert_eq!(
         format!("{own:?}"),
-        "MarginSoftmax { margin: CosFace { scale: 16.0, margin: 0.35 }, scale: Fixed(16.0) }"
+        "MarginSoftmax { margin: CosFace { scale: 16.0, margin: 0.35, class_filter: None }, scale: Fixed(16.0) }"
     );
     let few = SoftmaxLoss::with_bias(vec![0.0, 0.5]).unwrap();
     assert_eq!(format!("{few:?}"), "SoftmaxLoss { bias: Some([0, 0.5]) }");

@@ -3,7 +3,7 @@
 
 use margin_losses::{
     AmSoftmax, AnyLoss, ArcFace, Argument, CosFace, Error, Evaluation, Float, MarginLoss,
-    MarginSoftmax, PastPi, Targets, VaryingMargin, margins,
+    MarginSoftmax, Targets, VaryingMargin, margins,
 };
 use ndarray::Axis;
 
@@ -15,19 +15,18 @@ fn evaluated<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation
     loss.evaluate(x, w, &targets).expect("a good batch")
 }
 
-/// Each loss with one margin, and with a list of them, by row or by class.
-fn losses() -> Vec<(
+/// A loss with one margin, and with a list of them, by row or by class.
+type Both = (
     Box<dyn Fn(f64) -> AnyLoss>,
     Box<dyn Fn(Vec<f64>, bool) -> AnyLoss>,
-)> {
+);
+
+fn losses() -> Vec<Both> {
     fn both<L: Copy + 'static>(
         at: impl Fn(f64) -> L + 'static,
         by_class: fn(L, Vec<f64>) -> Result<VaryingMargin<L>, Error>,
         by_row: fn(L, Vec<f64>) -> Result<VaryingMargin<L>, Error>,
-    ) -> (
-        Box<dyn Fn(f64) -> AnyLoss>,
-        Box<dyn Fn(Vec<f64>, bool) -> AnyLoss>,
-    )
+    ) -> Both
     where
         AnyLoss: From<L> + From<VaryingMargin<L>>,
     {
@@ -90,8 +89,8 @@ fn equal_margins_have_the_bits_of_one_margin() {
 #[test]
 fn each_row_is_that_of_the_loss_with_its_margin() {
     let batch = Batch::<f64>::random(2, 8, 5, 4);
-    let by_class: Vec<f64> = (0..5).map(|class| 0.1 * class as f64).collect();
-    let by_row: Vec<f64> = (0..8).map(|row| 0.55 - 0.05 * row as f64).collect();
+    let by_class: Vec<f64> = (0..5).map(|class| 0.1 * f64::from(class)).collect();
+    let by_row: Vec<f64> = (0..8).map(|row| 0.55 - 0.05 * f64::from(row)).collect();
     for (one, list) in losses() {
         for (margins, rows) in [(&by_class, false), (&by_row, true)] {
             let varying = list(margins.clone(), rows);
@@ -114,7 +113,7 @@ fn rows_that_are_ignored_have_a_margin_too() {
     let batch = Batch::<f64>::random(3, 7, 5, 4);
     let ignored = [false, true, false, false, true, false, true];
     let counted = [0, 2, 3, 5];
-    let margins: Vec<f64> = (0..7).map(|row| 0.1 + 0.1 * row as f64).collect();
+    let margins: Vec<f64> = (0..7).map(|row| 0.1 + 0.1 * f64::from(row)).collect();
     let loss = ArcFace::default()
         .with_row_margins(margins.clone())
         .expect("in range");

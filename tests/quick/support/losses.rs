@@ -186,6 +186,50 @@ pub(crate) fn every_spec(classes: usize) -> Vec<(String, Spec)> {
         let rule = past_pi.map_or("CosFace".to_owned(), |rule| format!("ArcFace, {rule:?}"));
         all.push((format!("margins by class s = {scale}, {rule}"), spec));
     }
+    for (scale, margin, past_pi) in [(8.0, 0.4, None), (4.0, 0.3, Some(PastPi::LinearTail))] {
+        let spec = Spec::Filtered {
+            scale,
+            margin,
+            past_pi,
+            threshold: 0.25,
+        };
+        let rule = past_pi.map_or("CosFace".to_owned(), |rule| format!("ArcFace, {rule:?}"));
+        all.push((format!("filtered s = {scale}, {rule}"), spec));
+    }
+    for (scale, margin, t, arc, fixed, easy) in [
+        (32.0, 0.35, 0.2, false, false, false),
+        (4.0, 0.35, 0.5, false, true, true),
+        (32.0, 0.5, 0.2, true, false, true),
+        (16.0, 0.3, 0.2, true, true, false),
+    ] {
+        let options = [(arc, "arc"), (fixed, "fixed"), (easy, "easy")];
+        let options = options.map(|(is_set, name)| if is_set { name } else { "" });
+        let spec = Spec::MvSoftmax {
+            scale,
+            margin,
+            t,
+            arc,
+            fixed,
+            easy,
+        };
+        let name = format!("MV-Softmax s = {scale}, {}", options.join(" "));
+        all.push((name.trim_end().to_owned(), spec));
+    }
+    for (scale, margin, past_pi, momentum, t) in [
+        // A t that stays: the gradient takes it for a constant, which a difference quotient does not.
+        (16.0, 0.5, PastPi::Paper, 0.0, 0.3),
+        (8.0, 0.3, PastPi::LinearTail, 0.0, 0.0),
+    ] {
+        let spec = Spec::CurricularFace {
+            scale,
+            margin,
+            past_pi,
+            momentum,
+            t,
+        };
+        let name = format!("CurricularFace s = {scale}, t = {t}, {past_pi:?}");
+        all.push((name, spec));
+    }
     let user = Spec::User {
         scale: 8.0,
         learned: false,

@@ -74,6 +74,39 @@ impl Spec {
                 };
                 scale(s) && !margins.is_empty() && margins.iter().all(holds)
             }
+            Self::Filtered {
+                scale: s,
+                margin,
+                past_pi,
+                threshold,
+            } => {
+                let holds = if past_pi.is_some() {
+                    angle(margin)
+                } else {
+                    cosine(margin)
+                };
+                scale(s) && holds && (-1.0..=1.0).contains(&threshold)
+            }
+            Self::CurricularFace {
+                scale: s,
+                margin,
+                momentum,
+                t,
+                ..
+            } => {
+                let momentum = (0.0..=1.0).contains(&momentum);
+                scale(s) && angle(margin) && momentum && (-1.0..=1.0).contains(&t)
+            }
+            Self::MvSoftmax {
+                scale: s,
+                margin,
+                t,
+                arc,
+                ..
+            } => {
+                let holds = if arc { angle(margin) } else { cosine(margin) };
+                scale(s) && holds && (0.0..=100.0).contains(&t)
+            }
             Self::Joint {
                 ref classifier,
                 lambda,

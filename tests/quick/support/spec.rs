@@ -3,9 +3,9 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, Error, Float,
-    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, PastPi,
-    SoftmaxLoss, TargetLogit, TurnedAngle,
+    ASoftmax, AdaFace, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, CurricularFace,
+    Error, Float, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax,
+    MvSoftmax, NormFace, PastPi, SoftmaxLoss, TargetLogit, TurnedAngle,
 };
 use ndarray::ArrayView2;
 
@@ -66,6 +66,28 @@ pub(crate) enum Spec {
         scale: f64,
         margins: Vec<f64>,
         past_pi: Option<PastPi>,
+    },
+    /// ArcFace, if it has a rule past π, or CosFace, with inter-class filtering.
+    Filtered {
+        scale: f64,
+        margin: f64,
+        past_pi: Option<PastPi>,
+        threshold: f64,
+    },
+    MvSoftmax {
+        scale: f64,
+        margin: f64,
+        t: f64,
+        arc: bool,
+        fixed: bool,
+        easy: bool,
+    },
+    CurricularFace {
+        scale: f64,
+        margin: f64,
+        past_pi: PastPi,
+        momentum: f64,
+        t: f64,
     },
     /// The margin [`Squared`], with a scale that may be learned.
     User {
@@ -156,6 +178,45 @@ impl Spec {
             Self::ByClass {
                 scale, ref margins, ..
             } => Box::new(CosFace::new(scale, 0.0)?.with_class_margins(margins.clone())?),
+            Self::Filtered {
+                scale,
+                margin,
+                past_pi: Some(past_pi),
+                threshold,
+            } => {
+                let loss = ArcFace::new(scale, margin)?.with_past_pi(past_pi);
+                Box::new(loss.with_class_filter(threshold)?)
+            }
+            Self::Filtered {
+                scale,
+                margin,
+                threshold,
+                ..
+            } => Box::new(CosFace::new(scale, margin)?.with_class_filter(threshold)?),
+            Self::MvSoftmax {
+                scale,
+                margin,
+                t,
+                arc,
+                fixed,
+                easy,
+            } => {
+                let new = if arc { MvSoftmax::arc } else { MvSoftmax::new };
+                let loss = new(scale, margin, t)?.with_fixed_weights(fixed);
+                Box::new(loss.with_easy_margin(easy))
+            }
+            Self::CurricularFace {
+                scale,
+                margin,
+                past_pi,
+                momentum,
+                t,
+            } => Box::new(
+                CurricularFace::new(scale, margin)?
+                    .with_past_pi(past_pi)
+                    .with_momentum(momentum)?
+                    .with_t(t)?,
+            ),
             Self::User {
                 scale,
                 learned: true,
@@ -256,6 +317,68 @@ impl Spec {
                 ref margins,
                 past_pi,
             } => by_class(scale, margins, past_pi),
+            Self::Filtered {
+                scale,
+                margin,
+                past_pi,
+                threshold,
+            } => Formula {
+                negatives: Some(Box::new(move |_, _| (threshold, [0.0; 4]))),
+                by_class: Vec::new(),
+                ..by_class(scale, &[margin], past_pi)
+            },
+            Self::MvSoftmax {
+                scale,
+                margin,
+                t,
+                arc,
+                fixed,
+                easy,
+            } => {
+                let base = move |theta: f64| {
+                    if arc {
+                        (theta + margin).cos()
+                    } else {
+                        theta.cos() - margin
+                    }
+                };
+                let psi: Psi = Box::new(move |theta: f64| {
+                    if easy && theta >= PI / 2.0 {
+                        (theta.cos(), -theta.sin())
+                    } else if arc {
+                        (base(theta), -(theta + margin).sin())
+                    } else {
+                        (base(theta), -theta.sin())
+                    }
+                });
+                let slope = if fixed { 1.0 } else { 1.0 + t };
+                Formula {
+                    breakpoints: if easy { vec![PI / 2.0] } else { Vec::new() },
+                    jumps: easy,
+                    steepest: 1.0 + 2.0 * t,
+                    negative_slope: slope,
+                    negatives: Some(Box::new(move |theta, _| {
+                        (base(theta), [t, slope, 0.0, 0.0])
+                    })),
+                    ..sphere(scale, false, Some(psi))
+                }
+            }
+            Self::CurricularFace {
+                scale,
+                margin,
+                past_pi,
+                momentum,
+                t,
+            } => Formula {
+                by_class: Vec::new(),
+                steepest: 2.0 + t.abs(),
+                negative_slope: 2.0 + t.abs(),
+                negatives: Some(Box::new(move |theta: f64, mean| {
+                    let t = momentum * mean + (1.0 - momentum) * t;
+                    ((theta + margin).cos(), [0.0, t, 1.0, 0.0])
+                })),
+                ..by_class(scale, &[margin], Some(past_pi))
+            },
             Self::User { scale, learned } => {
                 let squared: Psi = Box::new(|t: f64| {
                     let shifted = 1.0 + t.cos();
