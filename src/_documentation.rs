@@ -13,17 +13,21 @@
 //! | [`numerics`] | what is promised about digits, and how it is kept |
 
 /// [`ASoftmax`]: crate::ASoftmax
+/// [`AdaFace`]: crate::AdaFace
 /// [`AmSoftmax`]: crate::AmSoftmax
 /// [`ArcFace`]: crate::ArcFace
 /// [`CombinedMargin`]: crate::CombinedMargin
 /// [`Composed::with_class_priors`]: crate::Composed::with_class_priors
 /// [`Composed::with_sub_centers`]: crate::Composed::with_sub_centers
 /// [`CosFace`]: crate::CosFace
+/// [`CurricularFace`]: crate::CurricularFace
 /// [`Forward`]: crate::Forward
 /// [`JointLoss`]: crate::JointLoss
 /// [`LambdaAnnealing`]: crate::schedule::LambdaAnnealing
+/// [`MagFace`]: crate::MagFace
 /// [`MarginSoftmax`]: crate::MarginSoftmax
 /// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
+/// [`MvSoftmax`]: crate::MvSoftmax
 /// [`NormFace`]: crate::NormFace
 /// [`NormFace::learned`]: crate::NormFace::learned
 /// [`Objective`]: crate::Objective
@@ -32,6 +36,7 @@
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`SphereFace2`]: crate::SphereFace2
 /// [`UniFace`]: crate::UniFace
+/// [`VaryingMargin`]: crate::VaryingMargin
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`guide::antipode_loss`]: crate::guide::antipode_loss
@@ -40,13 +45,19 @@
 /// [`guide::one_direction_loss`]: crate::guide::one_direction_loss
 /// [`guide::largest_angular_margin`]: crate::guide::largest_angular_margin
 /// [`guide::largest_cosine_margin`]: crate::guide::largest_cosine_margin
+/// [`guide::mag_face_least_regulariser`]: crate::guide::mag_face_least_regulariser
 /// [`guide::suggested_scale`]: crate::guide::suggested_scale
 /// [`guide::uni_face_bias`]: crate::guide::uni_face_bias
+/// [`margins::drw_weights`]: crate::margins::drw_weights
+/// [`margins::dynamic`]: crate::margins::dynamic
+/// [`margins::elastic`]: crate::margins::elastic
+/// [`margins::ldam`]: crate::margins::ldam
 /// [`schedule::MarginWarmUp`]: crate::schedule::MarginWarmUp
 /// [rows]: crate::Targets#rows-that-are-ignored
 #[doc = include_str!("../docs/choosing.md")]
 pub mod choosing {}
 
+/// [`AdaFace`]: crate::AdaFace
 /// [`ArcFace`]: crate::ArcFace
 /// [`CenterLoss::update_centers`]: crate::CenterLoss::update_centers
 /// [`CombinedMargin`]: crate::CombinedMargin
@@ -65,11 +76,20 @@ pub mod choosing {}
 /// [`PastPi::Paper`]: crate::PastPi::Paper
 /// [`PastPi::SmoothTail`]: crate::PastPi::SmoothTail
 /// [nothing learned]: crate::_documentation::choosing#the-loss-falls-and-nothing-is-learned
+/// [`Reduction::WeightedMean`]: crate::Reduction::WeightedMean
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`SphereFace2`]: crate::SphereFace2
 /// [`UniFace`]: crate::UniFace
+/// [`TurnedAngle::Clipped`]: crate::TurnedAngle::Clipped
+/// [`guide::mag_face_least_regulariser`]: crate::guide::mag_face_least_regulariser
 /// [`guide::sphere_face2_bias`]: crate::guide::sphere_face2_bias
 /// [`init`]: crate::init
+/// [`margins::deal`]: crate::margins::deal
+/// [`margins::drw_weights`]: crate::margins::drw_weights
+/// [`margins::dynamic_scaled`]: crate::margins::dynamic_scaled
+/// [`margins::elastic`]: crate::margins::elastic
+/// [`with_norm_slope`]: crate::TargetLogit::with_norm_slope
+/// [`with_row_term`]: crate::TargetLogit::with_row_term
 /// [numerics]: crate::_documentation::numerics
 #[doc = include_str!("../docs/pytorch.md")]
 pub mod pytorch {}

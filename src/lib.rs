@@ -32,9 +32,9 @@
 //! | [`NormFace`] | s cosθ_y | s cosθ_j |
 //! | [`AmSoftmax`], [`CosFace`] | s (cosθ_y − m) | s cosθ_j |
 //! | [`ArcFace`] | s cos(θ_y + m), at wide angles s (cosθ_y − 2 sin(m/2)) | s cosθ_j |
+//! | [`VaryingMargin`] | one of the last three, m by class or by row | s cosθ_j |
 //! | [`CurricularFace`] | s cos(θ_y + m) | s cosθ_j (t + cosθ_j) above z_y/s |
 //! | [`MvSoftmax`] | as [`CosFace`] or [`ArcFace`] | s T(cosθ_j), T larger above z_y/s |
-//! | [`VaryingMargin`] | one of the last three, m by class or by row | s cosθ_j |
 //! | [`AdaFace`] | s (cos(θ_y − m k̂) − m (1 + k̂)), k̂ from ‖x‖ | s cosθ_j |
 //! | [`MagFace`] | s cos(θ_y + m(‖x‖)) | s cosθ_j |
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
