@@ -104,6 +104,15 @@ pub(crate) struct Bend {
 }
 
 impl Bend {
+    /// The most that a changed cosine can be, its terms without their signs.
+    pub(crate) fn largest(self) -> f64 {
+        self.polynomial
+            .iter()
+            .map(|c| c.abs())
+            .sum::<f64>()
+            .max(1.0)
+    }
+
     /// T(c) and dT/dc.
     pub(crate) fn of(self, c: f64) -> (f64, f64) {
         if c > self.threshold {

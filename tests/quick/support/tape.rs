@@ -322,7 +322,7 @@ impl Tape<'_> {
 
     fn spec(&mut self, classes: usize, bad: bool) -> Spec {
         let joint = self.one_in(8);
-        let classifier = match self.below(12) {
+        let classifier = match self.below(16) {
             0 => Spec::ArcFace {
                 scale: self.scale(bad),
                 margin: self.angular(bad),
@@ -399,6 +399,60 @@ impl Tape<'_> {
                 },
                 m2: self.angular(bad),
                 m3: self.cosine(bad),
+            },
+            11 => {
+                let classes = classes + usize::from(bad && self.one_in(16));
+                let past_pi = self.of(&[None, Some(PastPi::Paper), Some(PastPi::SmoothTail)]);
+                let margin = |tape: &mut Self| match past_pi {
+                    None => tape.cosine(bad),
+                    Some(_) => tape.angular(bad),
+                };
+                Spec::ByClass {
+                    scale: self.scale(bad),
+                    margins: (0..classes).map(|_| margin(self)).collect(),
+                    past_pi,
+                }
+            }
+            12 => {
+                let arc = self.one_in(2);
+                Spec::MvSoftmax {
+                    scale: self.scale(bad),
+                    margin: if arc {
+                        self.angular(bad)
+                    } else {
+                        self.cosine(bad)
+                    },
+                    t: if bad && self.one_in(8) {
+                        self.bad_number()
+                    } else {
+                        self.of(&[0.2, 0.0, 1.0, 100.0, 1e-9])
+                    },
+                    arc,
+                    fixed: self.one_in(2),
+                    easy: self.one_in(2),
+                }
+            }
+            13 => Spec::Filtered {
+                scale: self.scale(bad),
+                margin: self.cosine(bad),
+                past_pi: None,
+                threshold: if bad && self.one_in(8) {
+                    self.of(&[f64::NAN, 1.1, -2.0])
+                } else {
+                    self.of(&[0.4, 0.0, -0.5, 0.9])
+                },
+            },
+            // With a t that stays: it couples the rows.
+            14 => Spec::CurricularFace {
+                scale: self.scale(bad),
+                margin: self.angular(bad),
+                past_pi: self.of(&[PastPi::Paper, PastPi::LinearTail]),
+                momentum: 0.0,
+                t: if bad && self.one_in(8) {
+                    self.of(&[f64::NAN, 1.1, -2.0])
+                } else {
+                    self.of(&[0.3, 0.0, 1.0, -0.5])
+                },
             },
             _ => Spec::User {
                 scale: self.scale(bad),

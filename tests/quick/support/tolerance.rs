@@ -208,7 +208,13 @@ fn row_of(
     let logit_off = (d + 8.0) * t.u * size;
     // θ itself is off by a few e, and so is the argument of the cosine in ψ, which is up to steepest·π.
     let target_off = (d + 32.0) * E * target_size;
-    let off = formula.negative_slope * logit_off + target_off + 80.0 * t.u;
+    let bend = formula.bend(truth.angles[row].radians, truth.mean_cosine);
+    // The terms of a changed logit are rounded as they are added.
+    let (size, bend_off) = match formula.negatives {
+        None => (size, 0.0),
+        Some(_) => (size * bend.largest(), 8.0 * t.u * size * bend.largest()),
+    };
+    let off = formula.negative_slope * logit_off + bend_off + target_off + 80.0 * t.u;
 
     let others = (logits.indexed_iter())
         .filter(|&(class, _)| class != label)
