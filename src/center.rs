@@ -8,7 +8,7 @@ use crate::check;
 use crate::counted::Counted;
 use crate::driver::{self, Head, Layer};
 use crate::error::{Argument, Error, parameter};
-use crate::evaluation::{Evaluation, Forward};
+use crate::evaluation::{Evaluation, Forward, Reading};
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
 use crate::numerics::{Element, Norm, binary_exponent, contiguous, dot, scale_by_power};
@@ -323,6 +323,7 @@ impl<A> Term<A> {
                 ignored: Array1::default(0),
                 sub_centers: Array1::default(0),
                 statistics: Vec::new(),
+                reading: Reading::default(),
             },
             grad_features,
             classes: classes.labels,
@@ -368,6 +369,7 @@ impl<A> Term<A> {
             }
         }
         evaluation.forward.row_losses = row_losses;
+        evaluation.forward.reading.others = false;
         evaluation.forward.loss = loss;
         Ok(())
     }

@@ -63,6 +63,30 @@ impl fmt::Display for Argument {
     }
 }
 
+impl Argument {
+    /// What is counted of it where its length is wrong.
+    fn parts(self) -> &'static str {
+        match self {
+            Self::Features | Self::OtherFeatures | Self::ClassWeights | Self::Centers => "rows",
+            _ => "entries",
+        }
+    }
+
+    /// What an index of it names: a row, be it its own or the batch's, or one of its entries, which are for no row.
+    fn part(self) -> &'static str {
+        match self {
+            Self::LabelWeights
+            | Self::Bias
+            | Self::ClassPriors
+            | Self::ClassMargins
+            | Self::ClassCounts
+            | Self::Scores
+            | Self::SamePairs => "entry",
+            _ => "row",
+        }
+    }
+}
+
 /// Why a call was refused.
 ///
 /// Every error is found before anything is written: outputs that a caller passed in keep their bits.
@@ -305,7 +329,11 @@ impl fmt::Display for Error {
                 argument,
                 expected,
                 found,
-            } => write!(f, "{argument}: {expected} rows expected, {found} found"),
+            } => write!(
+                f,
+                "{argument}: {expected} {} expected, {found} found",
+                argument.parts()
+            ),
             Self::Dimension {
                 argument,
                 expected,
@@ -322,7 +350,7 @@ impl fmt::Display for Error {
             Self::NoDimensions => f.write_str("features have no dimensions"),
             Self::SubCenters { rows, group } => write!(
                 f,
-                "class weights: {rows} rows found, but each class has {group}"
+                "class weights: {rows} rows are not a multiple of the {group} sub-centers of each class"
             ),
             Self::NotComposable { what, with } => {
                 write!(f, "{what} cannot be composed with {with}")
@@ -331,20 +359,28 @@ impl fmt::Display for Error {
                 row,
                 label,
                 classes,
-            } => write!(
-                f,
-                "labels row {row} is {label}, but there are {classes} classes"
-            ),
+            } => {
+                write!(
+                    f,
+                    "labels row {row} is {label}, but there are {classes} classes"
+                )?;
+                if label < 0 {
+                    f.write_str("; rows can be ignored by with_ignored_label")?;
+                }
+                Ok(())
+            }
             Self::NoFeatures { class } => write!(f, "class {class} has no row of the features"),
             Self::NonFinite { argument, row } => {
-                write!(f, "{argument} row {row} holds a NaN or an infinity")
+                let part = argument.part();
+                let holds = if part == "row" { "holds" } else { "is" };
+                write!(f, "{argument} {part} {row} {holds} a NaN or an infinity")
             }
             Self::ZeroNorm { argument, row } => write!(f, "{argument} row {row} has zero norm"),
             Self::NormTooSmall { argument, row } => {
                 write!(f, "{argument} row {row} has a norm too small to divide by")
             }
             Self::NegativeWeight { argument, row } => {
-                write!(f, "{argument} row {row} is negative")
+                write!(f, "{argument} {} {row} is negative", argument.part())
             }
             Self::Overflow {
                 quantity,
@@ -352,7 +388,8 @@ impl fmt::Display for Error {
                 row,
             } => write!(
                 f,
-                "{argument} row {row} makes a {quantity} larger than the element type can hold"
+                "{argument} {} {row} makes a {quantity} larger than the element type can hold",
+                argument.part()
             ),
             Self::BatchOverflow { quantity } => write!(
                 f,
@@ -382,7 +419,8 @@ impl fmt::Display for Error {
                 value,
                 rule,
             } => {
-                write!(f, "{argument} row {row} is {value}, but must {rule}")?;
+                let part = argument.part();
+                write!(f, "{argument} {part} {row} is {value}, but must {rule}")?;
                 say_radians(f, value, rule)
             }
             Self::LearnableCount { expected, found } => {

@@ -50,6 +50,16 @@ pub struct Forward<A> {
     /// The loss's running statistics once this batch has entered them, in the order of
     /// [`MarginLoss::statistics`](crate::MarginLoss::statistics); empty for a loss that keeps none.
     pub statistics: Vec<f64>,
+    pub(crate) reading: Reading,
+}
+
+/// What the figures of a row say beyond its cosine and whether it is right; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Reading {
+    /// The target's logit is s ψ(θ), and nothing is added to it.
+    pub(crate) margin: bool,
+    /// ℓ + z_y is the logarithm of Σ exp z, where the other classes' logits are s cosθ.
+    pub(crate) others: bool,
 }
 
 impl<A> Forward<A> {

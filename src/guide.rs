@@ -415,10 +415,10 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 ///
 /// ```math
 /// b = \ln 2z - \alpha_+ - \ln\Bigl(1 - z + \sqrt{(1 - z)^2 + 4z\, e^{\alpha_- - \alpha_+}}\Bigr), \qquad
-/// z = \frac{\lambda}{(1 - \lambda)(C - 1)}, \qquad \alpha_\pm = r\,(2^{1-t} - 1 \pm m)
+/// z = \frac{\lambda}{(1 - \lambda)(C - 1)}, \qquad \alpha_\pm = s\,(2^{1-t} - 1 \pm m)
 /// ```
 ///
-/// `classes`, C, is at least 2. Of `loss`, r, m, t and λ are used.
+/// `classes`, C, is at least 2. Of `loss`, s, m, t and λ are used.
 ///
 /// # Errors
 ///
@@ -429,19 +429,19 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 /// ```
 /// use margin_losses::{SphereFace2, guide};
 ///
-/// let bias = guide::sphere_face2_bias(&SphereFace2::default(), 10_575)?;
+/// let bias = guide::sphere_face2_bias(10_575, &SphereFace2::default())?;
 /// assert!((bias - 5.581365).abs() < 1e-6);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
-pub fn sphere_face2_bias(loss: &SphereFace2, classes: usize) -> Result<f64, Error> {
+pub fn sphere_face2_bias(classes: usize, loss: &SphereFace2) -> Result<f64, Error> {
     parameter("classes", classes as f64, classes >= 2, "be at least 2")?;
     let lambda = loss.lambda();
     let holds = 0.0 < lambda && lambda < 1.0;
     parameter("lambda", lambda, holds, "lie in (0, 1)")?;
-    let (r, m) = (loss.scale(), loss.margin());
+    let (s, m) = (loss.scale(), loss.margin());
     let z = lambda / ((1.0 - lambda) * (classes as f64 - 1.0));
-    let above = r * (2.0_f64.powi(1 - loss.power() as i32) - 1.0 + m);
-    let apart = -2.0 * r * m;
+    let above = s * (2.0_f64.powi(1 - loss.power() as i32) - 1.0 + m);
+    let apart = -2.0 * s * m;
     let log_half = 0.5 * ((4.0 * z).ln() + apart);
     let root = (1.0 - z).hypot(log_half.exp());
     // Where 1 − z is negative, the sum of it and the root would cancel, and where it is 0 the root may underflow.
@@ -462,7 +462,7 @@ pub fn sphere_face2_bias(loss: &SphereFace2, classes: usize) -> Result<f64, Erro
 /// b = \ln(10\, C \rho)
 /// ```
 ///
-/// `classes`, C, is at least 1, and `rate`, ρ, lies in (0, 1].
+/// `classes`, C, is at least 1, and `sampled_share`, ρ, lies in (0, 1].
 ///
 /// # Errors
 ///
@@ -475,13 +475,14 @@ pub fn sphere_face2_bias(loss: &SphereFace2, classes: usize) -> Result<f64, Erro
 /// assert!((bias - 13.6616).abs() < 1e-4);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
-pub fn uni_face_bias(classes: usize, rate: f64) -> Result<f64, Error> {
+pub fn uni_face_bias(classes: usize, sampled_share: f64) -> Result<f64, Error> {
     parameter("classes", classes as f64, classes >= 1, "be at least 1")?;
-    parameter("rate", rate, 0.0 < rate && rate <= 1.0, "lie in (0, 1]")?;
-    Ok((10.0 * classes as f64 * rate).ln())
+    let holds = 0.0 < sampled_share && sampled_share <= 1.0;
+    parameter("sampled_share", sampled_share, holds, "lie in (0, 1]")?;
+    Ok((10.0 * classes as f64 * sampled_share).ln())
 }
 
-/// The loss where all cosines are 0, about what training starts with: `ln(1 + (C−1) e^(−s ψ))`.
+/// The loss of a softmax where all cosines are 0, about what training starts with: `ln(1 + (C−1) e^(−s ψ))`.
 ///
 /// ```math
 /// \ell = \ln\bigl(1 + (C - 1)\, e^{-s\, \psi(\pi/2)}\bigr)
@@ -497,6 +498,8 @@ pub fn uni_face_bias(classes: usize, rate: f64) -> Result<f64, Error> {
 /// | `ArcFace` | `−2 sin(m/2)`, by the paper's rule `−sin m` |
 /// | combined | `cos(m₁ π/2 + m₂) − m₃` |
 /// | A-Softmax | `(1 − m)/(1 + λ)`, and the scale is ‖x‖ |
+///
+/// [`SphereFace2`] and [`UniFace`](crate::UniFace) are no softmax and start elsewhere.
 ///
 /// Random directions in d dimensions are only nearly orthogonal. Over many classes that adds about `s²/(2d)`: 4 for
 /// s = 64 and d = 512.

@@ -324,8 +324,9 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
         1
     }
 
-    /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), the scale of
-    /// [`NormFace`](crate::NormFace). Empty for most losses.
+    /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), of
+    /// [`SphereFace2`](crate::SphereFace2) and of [`UniFace`](crate::UniFace), the scale of [`NormFace`](crate::NormFace) and of
+    /// [`MarginSoftmax`](crate::MarginSoftmax) if it is learned. Empty for all other losses.
     fn learnables(&self) -> &[f64] {
         &[]
     }

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
 use crate::check;
 use crate::error::{Argument, Error};
-use crate::evaluation::{ClassBlock, Evaluation, Forward};
+use crate::evaluation::{ClassBlock, Evaluation, Forward, Reading};
 use crate::scores::Scores;
 use crate::targets::Targets;
 
@@ -46,6 +46,23 @@ impl Composition<'_> {
         focal: 0.0,
         log_priors: &[],
     };
+
+    /// Refuses what is no loss together, whatever it is composed with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let with = if self.smoothing == 0.0 {
+            return Ok(());
+        } else if self.sub_centers > 1 {
+            "sub-centers"
+        } else if self.focal != 0.0 {
+            "focal modulation"
+        } else {
+            return Ok(());
+        };
+        Err(Error::NotComposable {
+            what: "label smoothing",
+            with,
+        })
+    }
 }
 
 /// What an evaluation is for.
@@ -261,6 +278,7 @@ impl<A: num_traits::Float> Request<'_, A> {
             ignored: Array1::default(0),
             sub_centers: Array1::default(0),
             statistics: Vec::new(),
+            reading: Reading::default(),
         };
         self.deliver(forward, grad_features, grad_weights);
         Ok(())

@@ -120,16 +120,17 @@ mirror!(
         scale: f64 = CurricularFace::scale,
         margin: f64 = CurricularFace::margin,
         #[serde(default)]
-        past_pi: PastPi = CurricularFace::past_pi,
+        past_pi: Option<PastPi> = |loss| Some(loss.past_pi()),
         #[serde(default = "momentum")]
         momentum: f64 = CurricularFace::momentum,
         #[serde(default)]
         t: f64 = CurricularFace::t,
     },
-    |given| CurricularFace::new(given.scale, given.margin)?
-        .with_past_pi(given.past_pi)
-        .with_momentum(given.momentum)?
-        .with_t(given.t)
+    |given| {
+        let loss = CurricularFace::new(given.scale, given.margin)?;
+        let past_pi = given.past_pi.unwrap_or(loss.past_pi());
+        loss.with_past_pi(past_pi).with_momentum(given.momentum)?.with_t(given.t)
+    }
 );
 mirror!(
     MvSoftmax as "MvSoftmax" {

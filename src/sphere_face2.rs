@@ -15,16 +15,16 @@ use crate::request::Request;
 /// paper, with the margin in the cosine.
 ///
 /// ```text
-/// g(c) = 2 ((c + 1)/2)^t − 1        z_y = r (g(cosθ_y) − m) + b        z_j = r (g(cosθ_j) + m) + b for j ≠ y
-/// ℓ = λ/r · ln(1 + exp(−z_y)) + (1 − λ)/r · Σ_{j≠y} ln(1 + exp z_j)
+/// g(c) = 2 ((c + 1)/2)^t − 1        z_y = s (g(cosθ_y) − m) + b        z_j = s (g(cosθ_j) + m) + b for j ≠ y
+/// ℓ = λ/s · ln(1 + exp(−z_y)) + (1 − λ)/s · Σ_{j≠y} ln(1 + exp z_j)
 /// ```
 /// ```math
 /// g(c) = 2 \left(\frac{c + 1}{2}\right)^t - 1, \qquad
-/// z_y = r\,(g(\cos\theta_y) - m) + b, \qquad
-/// z_j = r\,(g(\cos\theta_j) + m) + b \;\text{ for } j \ne y
+/// z_y = s\,(g(\cos\theta_y) - m) + b, \qquad
+/// z_j = s\,(g(\cos\theta_j) + m) + b \;\text{ for } j \ne y
 /// ```
 /// ```math
-/// \ell = \frac{\lambda}{r} \ln\bigl(1 + e^{-z_y}\bigr) + \frac{1 - \lambda}{r} \sum_{j \ne y} \ln\bigl(1 + e^{z_j}\bigr)
+/// \ell = \frac{\lambda}{s} \ln\bigl(1 + e^{-z_y}\bigr) + \frac{1 - \lambda}{s} \sum_{j \ne y} \ln\bigl(1 + e^{z_j}\bigr)
 /// ```
 ///
 /// b is learned. It begins at [`guide::sphere_face2_bias`](crate::guide::sphere_face2_bias), where the loss of random features
@@ -40,12 +40,12 @@ use crate::request::Request;
 ///
 /// ```text
 /// A_iy = −λ rᵢ/N σ(−z_y) g'(cosθ_y)        A_ij = (1 − λ) rᵢ/N σ(z_j) g'(cosθ_j)
-/// ∂b = Σᵢ rᵢ/(rN) ((1 − λ) Σ_{j≠y} σ(z_j) − λ σ(−z_y))
+/// ∂b = Σᵢ rᵢ/(sN) ((1 − λ) Σ_{j≠y} σ(z_j) − λ σ(−z_y))
 /// ```
 /// ```math
 /// A_{iy} = -\lambda \frac{r_i}{N}\, \sigma(-z_y)\, g'(\cos\theta_y), \qquad
 /// A_{ij} = (1 - \lambda) \frac{r_i}{N}\, \sigma(z_j)\, g'(\cos\theta_j), \qquad
-/// \frac{\partial L}{\partial b} = \sum_i \frac{r_i}{r N}
+/// \frac{\partial L}{\partial b} = \sum_i \frac{r_i}{s N}
 /// \Bigl((1 - \lambda) \sum_{j \ne y} \sigma(z_j) - \lambda\, \sigma(-z_y)\Bigr)
 /// ```
 ///
@@ -69,7 +69,7 @@ use crate::request::Request;
 ///
 /// let (x, w) = (array![[1.0, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0], [-1.0, -1.0]]);
 /// let mut loss = SphereFace2::default();
-/// let bias = guide::sphere_face2_bias(&loss, 3)?;
+/// let bias = guide::sphere_face2_bias(3, &loss)?;
 /// loss.set_bias(bias)?;
 /// let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0, 1]))?;
 /// loss.set_bias(bias - 0.1 * out.grad_learnables[0])?;
@@ -91,11 +91,11 @@ pub struct SphereFace2 {
 }
 
 impl SphereFace2 {
-    /// The scale r and the margin m; t, λ and b are 3, 0.7 and 0 unless they are given.
+    /// The scale s and the margin m; t, λ and b are 3, 0.7 and 0 unless they are given.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless r ∈ [10⁻⁶, 10⁶] and m ∈ [0, 2].
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶] and m ∈ [0, 2].
     pub fn new(scale: f64, margin: f64) -> Result<Self, Error> {
         Ok(Self {
             scale: error::scale(scale)?,
@@ -139,7 +139,7 @@ impl SphereFace2 {
         Ok(self)
     }
 
-    /// Without the factor 1/r, as recipes for speaker verification have it.
+    /// Without the factor 1/s, as recipes for speaker verification have it.
     #[must_use]
     pub fn undivided(self) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl SphereFace2 {
         }
     }
 
-    /// r.
+    /// s, the paper's r.
     #[must_use]
     pub fn scale(&self) -> f64 {
         self.scale
@@ -178,7 +178,7 @@ impl SphereFace2 {
         self.bias[0]
     }
 
-    /// Whether the loss is without the factor 1/r.
+    /// Whether the loss is without the factor 1/s.
     #[must_use]
     pub fn is_undivided(&self) -> bool {
         !self.divides
@@ -221,7 +221,7 @@ impl SphereFace2 {
     }
 }
 
-/// r = 40, m = 0.4, t = 3, λ = 0.7, b = 0.
+/// s = 40, m = 0.4, t = 3, λ = 0.7, b = 0.
 impl Default for SphereFace2 {
     fn default() -> Self {
         Self {

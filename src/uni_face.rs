@@ -161,7 +161,33 @@ impl UniFace {
         self.by_class
     }
 
-    /// What it learns: b, or one for each class.
+    /// b, or the threshold of each class: as many entries as are learned.
+    #[must_use]
+    pub fn biases(&self) -> &[f64] {
+        &self.biases
+    }
+
+    /// Other thresholds, as many as there are; what is learned goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LearnableCount`] if the number of entries differs, [`Error::Parameter`] unless each lies in [−10⁶, 10⁶]; they
+    /// are then as they were.
+    pub fn set_biases(&mut self, biases: &[f64]) -> Result<(), Error> {
+        if biases.len() != self.biases.len() {
+            return Err(Error::LearnableCount {
+                expected: self.biases.len(),
+                found: biases.len(),
+            });
+        }
+        for &bias in biases {
+            error::bias(bias)?;
+        }
+        self.biases.copy_from_slice(biases);
+        Ok(())
+    }
+
+    /// What it learns, its [`biases`](Self::biases).
     #[must_use]
     pub fn learnables(&self) -> &[f64] {
         &self.biases
@@ -173,17 +199,7 @@ impl UniFace {
     ///
     /// As there.
     pub fn set_learnables(&mut self, values: &[f64]) -> Result<(), Error> {
-        if values.len() != self.biases.len() {
-            return Err(Error::LearnableCount {
-                expected: self.biases.len(),
-                found: values.len(),
-            });
-        }
-        for &bias in values {
-            error::bias(bias)?;
-        }
-        self.biases.copy_from_slice(values);
-        Ok(())
+        self.set_biases(values)
     }
 }
 

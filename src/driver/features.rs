@@ -4,7 +4,7 @@ use ndarray::{Array1, ArrayView2};
 
 use crate::check;
 use crate::error::{Argument, Error};
-use crate::evaluation::Forward;
+use crate::evaluation::{Forward, Reading};
 use crate::numerics::{
     Element, Norm, contiguous, parallel, powers_of_two, scale_by_power, vectorized,
 };
@@ -15,7 +15,7 @@ use super::entries::Changed;
 use super::plan::Plan;
 use super::target::{Pair, RowTarget};
 use super::weights::Weights;
-use super::{Head, Layer, Learns, Problem};
+use super::{Head, Layer, Learns, Link, Problem};
 
 /// The batch, as the forward and the backward pass take it.
 #[derive(Debug)]
@@ -345,6 +345,19 @@ impl<'a, A: Element> Batch<'a, A> {
         }
     }
 
+    fn reading(&self) -> Reading {
+        let head = self.head;
+        let margin = matches!(head.layer, Layer::Cosine { .. }) && head.constants.is_none();
+        Reading {
+            margin,
+            others: margin
+                && head.link == Link::Softmax
+                && (head.smoothing, head.focal) == (0.0, 0.0)
+                && !self.changes_negatives()
+                && self.targets.iter().all(|target| target.term == [0.0; 2]),
+        }
+    }
+
     /// The loss and the rows' figures.
     pub(super) fn figures(&self, rows: &[Closed]) -> Result<Forward<A>, Error> {
         let targets = || self.targets.iter();
@@ -365,6 +378,7 @@ impl<'a, A: Element> Batch<'a, A> {
                 group => targets().map(|target| target.column % group).collect(),
             },
             statistics: Vec::new(),
+            reading: self.reading(),
         })
     }
 }

@@ -100,7 +100,7 @@ impl<'a> Head<'a> {
         self.constants.map_or(0.0, |constants| constants[class])
     }
 
-    /// Refuses what is no loss together.
+    /// Refuses what is no loss together with this one.
     pub(super) fn check_composition(&self) -> Result<(), Error> {
         let refuse = |what, with| Err(Error::NotComposable { what, with });
         if self.group > 1 && !self.normalises_weights() {
@@ -109,15 +109,9 @@ impl<'a> Head<'a> {
                 "a layer that does not normalise its class weights",
             );
         }
-        if self.smoothing != 0.0 && self.group > 1 {
-            return refuse("label smoothing", "sub-centers");
-        }
         if (self.smoothing != 0.0 || self.focal != 0.0) && self.link != Link::Softmax {
             let what = "label smoothing or focal modulation";
             return refuse(what, "a loss of one class against the rest");
-        }
-        if self.smoothing != 0.0 && self.focal != 0.0 {
-            return refuse("label smoothing", "focal modulation");
         }
         Ok(())
     }

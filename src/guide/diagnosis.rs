@@ -125,10 +125,16 @@ impl fmt::Display for Trouble {
 /// | [`Trouble::OneDirection`] | it is above 0.75 (in few dimensions above 0.97), but at most half of the rows are classified right (of two classes, three fifths) |
 /// | [`Trouble::Labels`] | no more rows are classified right than that, and they are nearer to another class than random rows are |
 ///
-/// `classes` and `dim` are the shape of the class weights. `scale` is that of a loss that normalises its features, `None` for
-/// all others: then the scale is not judged, nor margin and labels. It lies in (0, 10⁶]. A scale that is learned from 1 on is
-/// named until it has grown. Losses that do not classify are judged by their cosines to the centers. `None` also suits
-/// [`MagFace`](crate::MagFace) where its price is not small beside s: in a row's loss it looks like another class.
+/// `classes` is the number of classes, and `dim` that of the columns of W. `scale` is that of a softmax over scaled cosines, `None`
+/// for all other losses: then the scale is not judged, nor margin and labels. It lies in (0, 10⁶]. A scale that is learned from 1
+/// on is named until it has grown. Losses that do not classify are judged by their cosines to the centers.
+///
+/// Margin and labels are told from logits and row losses, and nothing is said of them where those are of another kind:
+///
+/// | not judged | because of |
+/// |---|---|
+/// | margin and labels | [`SphereFace2`](crate::SphereFace2) and [`UniFace`](crate::UniFace), which are no softmax: `None` for their scale; class priors; a loss of your own |
+/// | labels | label smoothing, focal modulation, a center term, a margin that changes the negatives or adds a term to a row's loss |
 ///
 /// # Errors
 ///
@@ -246,9 +252,9 @@ struct Figures {
     rows: usize,
     cosine: f64,
     accuracy: Option<f64>,
-    /// How far the target's logit is below its cosine, in units of the scale; 0 without one.
+    /// How far the target's logit is below its cosine, in units of the scale; 0 if that cannot be told.
     lead: f64,
-    /// The largest cosine, if it is another class's: ln Σ exp z without its ln C, in units of the scale.
+    /// The largest cosine, if it is another class's: ln Σ exp z without its ln C, in units of the scale. 0 if that cannot be told.
     nearest: f64,
 }
 
@@ -264,10 +270,15 @@ impl Figures {
             cosines += cosine;
             if let Some(scale) = scale {
                 let logit = wide(batch.target_logits[row]);
-                leads += cosine - logit / scale;
-                // ℓ + z is ln Σ exp z, which exceeds the largest logit by ln C at most.
-                let all = wide(batch.row_losses[row]) + logit;
-                nearest += (all - (classes as f64).ln()) / scale;
+                if batch.reading.margin {
+                    leads += cosine - logit / scale;
+                }
+                if batch.reading.others {
+                    // ℓ + z is ln Σ exp z, which exceeds the largest logit by ln C at most.
+                    let all = wide(batch.row_losses[row]) + logit;
+                    let cosine = (all - (classes as f64).ln()) / scale;
+                    nearest += cosine.clamp(-1.0, 1.0);
+                }
             }
         }
         let count = rows as f64;

@@ -1,5 +1,7 @@
 //! From how many pairs there are at each score to the rates of error.
 
+use core::fmt;
+
 use crate::error::{Error, parameter};
 
 /// How well same and different are told apart: what [`Embeddings::verify`](super::Embeddings::verify) and
@@ -11,10 +13,13 @@ use crate::error::{Error, parameter};
 ///
 /// Every rate is a ratio of two counts of pairs, to the last bit.
 ///
+/// [`Display`](fmt::Display) is for a log: equal error rate, threshold and true-accept rates. [`Debug`](fmt::Debug) counts the
+/// points of the ROC, which may be thousands, and leaves them out.
+///
 /// # References
 ///
 /// ISO/IEC 19795-1, *Biometric performance testing and reporting*, for the terms.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Verification {
     /// How many pairs of one class there are.
@@ -33,6 +38,36 @@ pub struct Verification {
     pub true_accept_rates: Vec<RocPoint>,
     /// Points of the receiver operating characteristic (ROC) by falling threshold, from rates of 0 to rates of 1.
     pub roc: Vec<RocPoint>,
+}
+
+impl fmt::Debug for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verification")
+            .field("same_pairs", &self.same_pairs)
+            .field("different_pairs", &self.different_pairs)
+            .field("equal_error_rate", &self.equal_error_rate)
+            .field("equal_error_threshold", &self.equal_error_threshold)
+            .field("true_accept_rates", &self.true_accept_rates)
+            .field("roc", &format_args!("{} points", self.roc.len()))
+            .finish()
+    }
+}
+
+/// One line: `EER 0.0123 at 0.456; TAR 0.9800 at FAR 9.87e-3, threshold 0.470`, with a part for each false-accept rate that was
+/// asked for. FAR is the rate that the threshold has, which may be lower than the one asked for.
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rate, threshold) = (self.equal_error_rate, self.equal_error_threshold);
+        write!(f, "EER {rate:.4} at {threshold:.3}")?;
+        for point in &self.true_accept_rates {
+            write!(
+                f,
+                "; TAR {:.4} at FAR {:.2e}, threshold {:.3}",
+                point.true_accept_rate, point.false_accept_rate, point.threshold
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// What a threshold accepts.

@@ -2,10 +2,10 @@
 //! that keep their bits. `bad_values.rs` has the numbers that are refused, `failures/arguments.rs` labels and empty batches.
 
 use margin_losses::{
-    ArcFace, Argument, Error, Evaluation, Float, JointLoss, MarginLoss, NormFace, Reduction,
-    SoftmaxLoss, Targets,
+    ArcFace, Argument, Composed, Error, Evaluation, Float, JointLoss, MarginLoss, NormFace,
+    Reduction, SoftmaxLoss, Targets,
 };
-use ndarray::Array2;
+use ndarray::{Array2, array, s};
 
 use crate::support::refusal::{
     CLASSES, DIMENSION, ROWS, SOME_ROWS, assert_refused, fill_with_pattern, for_every_loss, good,
@@ -55,6 +55,63 @@ fn shapes<A: Float>(case: &Case<'_, A>) {
             assert_refused(case, &batch, &targets.with_reduction(reduction), &expected);
         }
     }
+}
+
+/// What is counted is named: rows of matrices, entries of lists.
+#[test]
+fn messages_name_rows_and_entries() -> Result<(), Error> {
+    let (x, w) = (
+        array![[1.0, 2.0], [2.0, -0.5]],
+        array![[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
+    );
+    let loss = NormFace::new(4.0)?;
+    let said = |loss: &dyn MarginLoss<f64>, targets: &Targets<'_, f64>| {
+        let refused = loss.forward(x.view(), w.view(), targets);
+        refused.expect_err("bad input").to_string()
+    };
+    let good = || Targets::<f64>::new(&[0, 1]);
+    for (targets, message) in [
+        (
+            Targets::new(&[0, 1, 2]),
+            "labels: 2 entries expected, 3 found",
+        ),
+        (
+            good().with_row_weights(&[1.0]),
+            "row weights: 2 entries expected, 1 found",
+        ),
+        (
+            good().with_label_weights(&[1.0]),
+            "label weights: 3 entries expected, 1 found",
+        ),
+        (
+            good().with_ignored_rows(&[false]),
+            "ignored rows: 2 entries expected, 1 found",
+        ),
+        (
+            good().with_label_weights(&[1.0, -1.0, 1.0]),
+            "label weights entry 1 is negative",
+        ),
+        (
+            good().with_label_weights(&[1.0, 1.0, f64::NAN]),
+            "label weights entry 2 is a NaN or an infinity",
+        ),
+        (
+            good().with_row_weights(&[-1.0, 1.0]),
+            "row weights row 0 is negative",
+        ),
+    ] {
+        assert_eq!(said(&loss, &targets), message);
+    }
+    let biased = SoftmaxLoss::with_bias(vec![0.0])?;
+    assert_eq!(said(&biased, &good()), "bias: 3 entries expected, 1 found");
+    let priors = Composed::new(loss).with_class_priors(&[1.0], 1.0)?;
+    assert_eq!(
+        said(&priors, &good()),
+        "class priors: 3 entries expected, 1 found"
+    );
+    let joint = JointLoss::new(loss, w.slice(s![..2, ..]), 0.1)?;
+    assert_eq!(said(&joint, &good()), "centers: 3 rows expected, 2 found");
+    Ok(())
 }
 
 #[test]

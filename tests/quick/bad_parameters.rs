@@ -208,7 +208,7 @@ fn a_margin_that_is_not_finite_is_named_with_its_row_and_angle() {
 #[test]
 fn an_error_says_what_to_mend() {
     let error = SoftmaxLoss::with_bias(vec![0.0, f64::NAN]).expect_err("not finite");
-    assert_eq!(error.to_string(), "bias row 1 holds a NaN or an infinity");
+    assert_eq!(error.to_string(), "bias entry 1 is a NaN or an infinity");
     let error = ArcFace::new(0.0, 0.5).expect_err("out of range");
     assert!(
         error.to_string().starts_with("scale is 0, but must "),

@@ -262,6 +262,13 @@ impl Margin for Held {
     }
 }
 
+fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
+    Composed::new(loss)
+        .with_sub_centers(3)?
+        .with_focal(1.0)?
+        .with_class_priors(&counts(9), 1.0)
+}
+
 /// What is composed reaches the loss whose statistics move first, and its statistics come back.
 #[test]
 fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error>> {
@@ -272,12 +279,6 @@ fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error
     let loss = AdaFace::new(7.0, 0.4)?
         .with_momentum(0.9)?
         .with_concentration(4.0)?;
-    fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
-        Composed::new(loss)
-            .with_sub_centers(3)?
-            .with_focal(1.0)?
-            .with_class_priors(&counts(9), 1.0)
-    }
     let alone = loss.evaluate(x, w, &targets)?;
     let mut composed = compose(loss)?;
     let found = composed.evaluate(x, w, &targets)?;
@@ -380,18 +381,40 @@ fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
         |loss: &dyn MarginLoss<f64>| loss.evaluate(x, w, &targets).unwrap_err().to_string();
     let arc = ArcFace::new(7.0, 0.2)?;
     let three = Composed::new(arc).with_sub_centers(3)?;
-    assert_eq!(
-        refused(&three.clone().with_label_smoothing(0.1)?),
-        "label smoothing cannot be composed with sub-centers"
-    );
-    assert_eq!(
-        refused(
-            &Composed::new(arc)
+    // Where the two are known to each other, before any evaluation, in either order.
+    let (centers, focal) = ("sub-centers", "focal modulation");
+    let smoothed = Composed::new(arc).with_label_smoothing(0.1)?;
+    for (built, with) in [
+        (three.clone().with_label_smoothing(0.1), centers),
+        (smoothed.clone().with_sub_centers(3), centers),
+        (
+            Composed::new(arc)
                 .with_focal(1.0)?
-                .with_label_smoothing(0.1)?
+                .with_label_smoothing(0.1),
+            focal,
         ),
-        "label smoothing cannot be composed with focal modulation"
-    );
+        (smoothed.clone().with_focal(1.0), focal),
+    ] {
+        let expected = Error::NotComposable {
+            what: "label smoothing",
+            with,
+        };
+        assert_eq!(built, Err(expected));
+    }
+    for (text, with) in [
+        ("arcface+subcenters:k=3+smoothing:epsilon=0.1", centers),
+        ("arcface+smoothing:epsilon=0.1+subcenters:k=3", centers),
+        ("cosface+focal:gamma=2+smoothing:epsilon=0.1", focal),
+        ("cosface+smoothing:epsilon=0.1+focal", focal),
+    ] {
+        let error = text.parse::<Objective>().expect_err(text);
+        assert_eq!(
+            error.to_string(),
+            format!("label smoothing cannot be composed with {with}")
+        );
+    }
+    // What changes nothing is refused by nothing.
+    assert!(smoothed.with_sub_centers(1)?.with_focal(0.0).is_ok());
     let hard = MarginSoftmax::new(HardNegatives, 7.0)?;
     assert_eq!(
         refused(&Composed::new(hard).with_label_smoothing(0.1)?),
@@ -405,7 +428,7 @@ fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
     );
     assert_eq!(
         refused(&Composed::new(arc).with_sub_centers(4)?),
-        "class weights: 27 rows found, but each class has 4"
+        "class weights: 27 rows are not a multiple of the 4 sub-centers of each class"
     );
     assert_eq!(
         three
@@ -437,7 +460,7 @@ fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
         ),
         (
             Composed::new(arc).with_class_priors(&[1.0, f64::NAN], 1.0),
-            "class priors row 1 holds a NaN or an infinity",
+            "class priors entry 1 is a NaN or an infinity",
         ),
     ] {
         assert_eq!(found.unwrap_err().to_string(), message);

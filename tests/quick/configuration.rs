@@ -304,7 +304,7 @@ fn what_comes_in_is_validated() {
     );
     is_refused::<VaryingMargin<ArcFace>>(
         r#"{"scale":64,"margins":[0.5,3.2]}"#,
-        "class margins row 1 is 3.2, but must lie in [0, pi) radians",
+        "class margins entry 1 is 3.2, but must lie in [0, pi) radians",
     );
     is_refused::<CosFace>(
         r#"{"scale":64,"margin":0.4,"class_filter":2}"#,

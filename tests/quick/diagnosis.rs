@@ -2,11 +2,12 @@
 
 use margin_losses::guide::{Trouble, dead_features, diagnose};
 use margin_losses::{
-    ArcFace, CosFace, Error, Evaluation, Forward, MarginLoss, NormFace, PastPi, SoftmaxLoss,
-    Targets,
+    ArcFace, Composed, CosFace, Error, Evaluation, Forward, JointLoss, MarginLoss, MarginSoftmax,
+    NormFace, PastPi, SoftmaxLoss, SphereFace2, Targets, UniFace,
 };
 use ndarray::{Array2, ArrayView2, Axis, array, s};
 
+use crate::margins::HardNegatives;
 use crate::support::{Layer, RULES, SplitMix, every_loss};
 
 const CLASSES: usize = 10;
@@ -235,6 +236,76 @@ fn healthy_trainings_have_no_trouble() {
             }
         }
     }
+}
+
+/// Random features and class weights are no trouble, be the figures of the loss of whatever kind.
+#[test]
+fn figures_of_no_plain_softmax_accuse_no_labels_and_no_margin() -> Result<(), Error> {
+    let priors = |classes: usize| {
+        let mut counts = vec![1.0; classes];
+        counts[0] = 1e30;
+        counts
+    };
+    for classes in [CLASSES, 1000] {
+        let cos = || Composed::new(CosFace::default());
+        let centers = Array2::from_elem((classes, DIM), 30.0);
+        let losses: [(&str, Box<dyn MarginLoss<f64> + '_>, f64); 7] = [
+            ("UniFace", Box::new(UniFace::default()), 64.0),
+            ("SphereFace2", Box::new(SphereFace2::default()), 40.0),
+            (
+                "priors",
+                Box::new(cos().with_class_priors(&priors(classes), 1.0)?),
+                64.0,
+            ),
+            (
+                "smoothing",
+                Box::new(cos().with_label_smoothing(0.9)?),
+                64.0,
+            ),
+            ("focal", Box::new(cos().with_focal(2.0)?), 64.0),
+            (
+                "center",
+                Box::new(JointLoss::new(CosFace::default(), centers.view(), 0.01)?),
+                64.0,
+            ),
+            (
+                "negatives",
+                Box::new(MarginSoftmax::new(HardNegatives, 64.0)?),
+                64.0,
+            ),
+        ];
+        for (name, loss, scale) in losses {
+            let mut rng = SplitMix(8);
+            let (x, w) = (rng.matrix::<f64>(40, DIM), rng.matrix::<f64>(classes, DIM));
+            let labels: Vec<usize> = (1..41).map(|row| row % CLASSES).collect();
+            let fresh = forward(&*loss, x.view(), w.view(), &labels);
+            let found = diagnose(&[&fresh], classes, DIM, Some(scale))?;
+            assert_eq!(found, None, "{name}, {classes} classes: {found:?}");
+            // What the cosines alone say is said all the same.
+            let opposite = -w.select(Axis(0), &labels);
+            let collapsed = forward(&*loss, opposite.view(), w.view(), &labels);
+            let found = diagnose(&[&collapsed], classes, DIM, Some(scale))?;
+            assert!(
+                matches!(found, Some(Trouble::Antipode { .. })),
+                "{name}: {found:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What is said to be a cosine is one, whatever scale is named.
+#[test]
+fn the_nearest_class_is_at_a_cosine() {
+    let (x, w, labels) = near(1.0, 0.1);
+    let shifted: Vec<usize> = labels.iter().map(|label| (label + 1) % CLASSES).collect();
+    let loss = CosFace::new(64.0, 0.35).expect("in range");
+    let wrong = forward(&loss, x.view(), w.view(), &shifted);
+    let found = trouble(&[&wrong], Some(40.0));
+    assert!(
+        matches!(found, Some(Trouble::Labels { nearest, .. }) if nearest <= 1.0),
+        "{found:?}"
+    );
 }
 
 /// Inputs in about one direction, `1 + 0.3·N(0, 1)` for each class, through a linear layer 32 → 16, 600 steps of rate 0.1.

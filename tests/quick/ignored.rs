@@ -499,7 +499,7 @@ fn named<A: Float>(case: &Case<'_, A>) {
     assert_refused(case, &batch, &targets, &expected);
     assert_eq!(
         expected.to_string(),
-        "labels row 3 is -1, but there are 4 classes"
+        "labels row 3 is -1, but there are 4 classes; rows can be ignored by with_ignored_label"
     );
 
     let argument = Argument::RowWeights;
@@ -905,7 +905,8 @@ fn labels_are_not_copied() {
         let refused = loss.forward(x.view(), w.view(), &Targets::new(labels));
         refused.expect_err("−1 is no class").to_string()
     };
-    let message = "labels row 1 is -1, but there are 2 classes";
+    let message =
+        "labels row 1 is -1, but there are 2 classes; rows can be ignored by with_ignored_label";
     assert_eq!(said((&[0_i8, -1]).into()), message);
     assert_eq!(said((&vec![0_i16, -1]).into()), message);
     assert_eq!(said((&[0_i32, -1][..]).into()), message);

@@ -28,7 +28,10 @@ fn without_effect<A: Float>() {
     for (line, base) in [
         ("mv-softmax:s=30,m=0.35,t=0", "cosface:s=30,m=0.35"),
         ("mv-softmax:s=30,m=0.35,t=0,fixed", "cosface:s=30,m=0.35"),
-        ("mv-softmax:s=30,m=0.5,t=0,arc", "arcface:s=30,m=0.5"),
+        (
+            "mv-softmax:s=30,m=0.5,t=0,arc",
+            "arcface:s=30,m=0.5,past_pi=paper",
+        ),
         (
             "mv-softmax:s=30,m=0.5,t=0,arc,easy",
             "arcface:s=30,m=0.5,past_pi=easy-margin",

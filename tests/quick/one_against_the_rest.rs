@@ -80,7 +80,7 @@ fn check_values() -> Result<(), Error> {
     let uce = UniFace::default().with_bias(guide::uni_face_bias(5, 1.0)?)?;
     let bce = UniFace::new(16.0, 0.35)?.with_bias(guide::uni_face_bias(5, 1.0)?)?;
     let sphere = SphereFace2::default();
-    let sphere = sphere.with_bias(guide::sphere_face2_bias(&sphere, 5)?)?;
+    let sphere = sphere.with_bias(guide::sphere_face2_bias(5, &sphere)?)?;
     let cases: [(&dyn MarginLoss<f64>, [f64; 4]); 4] = [
         (
             &sphere,
@@ -141,7 +141,7 @@ fn check_values() -> Result<(), Error> {
 #[test]
 fn the_first_bias_is_the_best() -> Result<(), Error> {
     for (classes, printed) in [(5, 14.336_472), (10_575, 5.581_365), (85_742, 3.488_239)] {
-        let found = guide::sphere_face2_bias(&SphereFace2::default(), classes)?;
+        let found = guide::sphere_face2_bias(classes, &SphereFace2::default())?;
         assert!((found - printed).abs() < 1e-6, "{classes} classes: {found}");
     }
     for (power, lambda, margin, classes) in [(3, 0.7, 0.4, 2), (1, 0.9, 0.0, 3), (2, 0.1, 0.3, 40)]
@@ -149,7 +149,7 @@ fn the_first_bias_is_the_best() -> Result<(), Error> {
         let loss = SphereFace2::new(10.0, margin)?
             .with_power(power)?
             .with_lambda(lambda)?;
-        let bias = guide::sphere_face2_bias(&loss, classes)?;
+        let bias = guide::sphere_face2_bias(classes, &loss)?;
         let half = 2.0_f64.powi(1 - power as i32) - 1.0;
         let sigma = |z: f64| 1.0 / (1.0 + (-z).exp());
         let target = lambda * sigma(-(10.0 * (half - margin) + bias));
@@ -164,12 +164,12 @@ fn the_first_bias_is_the_best() -> Result<(), Error> {
         let loss = SphereFace2::new(r, 0.4)?.with_lambda(0.5)?;
         assert_relative(
             "z = 1",
-            guide::sphere_face2_bias(&loss, 2)?,
+            guide::sphere_face2_bias(2, &loss)?,
             expected,
             1e-14,
         );
     }
-    let refused = guide::sphere_face2_bias(&SphereFace2::default().with_lambda(1.0)?, 5);
+    let refused = guide::sphere_face2_bias(5, &SphereFace2::default().with_lambda(1.0)?);
     assert!(
         refused.is_err()
             && guide::uni_face_bias(0, 1.0).is_err()
@@ -225,7 +225,7 @@ fn bad_parameters_and_combinations_are_refused() -> Result<(), Error> {
         found.unwrap_err().to_string()
     };
     let eleven = UniFace::default().with_class_biases(vec![0.0; 11])?;
-    assert_eq!(refused(&eleven), "bias: 12 rows expected, 11 found");
+    assert_eq!(refused(&eleven), "bias: 12 entries expected, 11 found");
     let smooth = Composed::new(SphereFace2::default()).with_label_smoothing(0.1)?;
     assert!(refused(&smooth).ends_with("a loss of one class against the rest"));
     let mut loss = UniFace::default();
@@ -276,5 +276,35 @@ fn a_sum_of_gradients_that_overflows_is_refused() -> Result<(), Error> {
         })
     );
     assert_eq!(out.grad_weights.dim(), (0, 0));
+    Ok(())
+}
+
+/// Both losses have their biases by name, and `set_learnables` is the same.
+#[test]
+fn biases_are_set_by_name() -> Result<(), Error> {
+    let mut one = UniFace::default().with_bias(2.0)?;
+    assert_eq!(one.biases(), [2.0]);
+    one.set_biases(&[3.0])?;
+    assert_eq!(one.biases(), one.learnables());
+    let mut each = UniFace::default().with_class_biases(vec![1.0, 2.0])?;
+    each.set_biases(&[4.0, 5.0])?;
+    let kept = each.clone();
+    let refused = each.set_biases(&[1.0]);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::LearnableCount {
+                expected: 2,
+                found: 1
+            })
+        ),
+        "{refused:?}"
+    );
+    let refused = each.set_biases(&[1.0, f64::NAN]);
+    assert!(
+        matches!(refused, Err(Error::Parameter { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(each, kept);
     Ok(())
 }

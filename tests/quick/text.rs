@@ -280,9 +280,9 @@ fn what_cannot_be_read_is_explained() {
         ),
         (
             "arcface:m=0.1/28.6",
-            "class margins row 1 is 28.6, but must lie in [0, pi) radians; 28.6 degrees are 0.4992 radians".into(),
+            "class margins entry 1 is 28.6, but must lie in [0, pi) radians; 28.6 degrees are 0.4992 radians".into(),
         ),
-        ("softmax:bias=inf", "bias row 0 holds a NaN or an infinity".into()),
+        ("softmax:bias=inf", "bias entry 0 is a NaN or an infinity".into()),
     ] {
         assert_eq!(refusal(text), message, "{text}");
     }

@@ -163,10 +163,10 @@ fn lists_of_another_length_are_refused() {
     let targets = Targets::new(&batch.labels);
     for (_, list) in losses() {
         for (length, by_row, message) in [
-            (4, false, "class margins: 5 rows expected, 4 found"),
-            (6, false, "class margins: 5 rows expected, 6 found"),
-            (2, true, "row margins: 3 rows expected, 2 found"),
-            (0, true, "row margins: 3 rows expected, 0 found"),
+            (4, false, "class margins: 5 entries expected, 4 found"),
+            (6, false, "class margins: 5 entries expected, 6 found"),
+            (2, true, "row margins: 3 entries expected, 2 found"),
+            (0, true, "row margins: 3 entries expected, 0 found"),
         ] {
             let loss = list(vec![0.3; length], by_row);
             let mut kept = evaluated(&"softmax".parse::<AnyLoss>().unwrap(), &batch);
@@ -178,7 +178,7 @@ fn lists_of_another_length_are_refused() {
             assert_eq!(error.to_string(), message);
             // What is wrong with the shapes comes first; scores have no margin.
             let error = loss.forward(x, w, &Targets::new(&[0; 2])).unwrap_err();
-            assert_eq!(error.to_string(), "labels: 3 rows expected, 2 found");
+            assert_eq!(error.to_string(), "labels: 3 entries expected, 2 found");
             assert!(loss.scores(x, w).is_ok());
         }
     }
@@ -298,7 +298,7 @@ fn counts_and_parameters_are_checked() {
     }
     for found in all(&[3, 7, 0, 0]) {
         let message = found.unwrap_err().to_string();
-        assert_eq!(message, "class counts row 2 is 0, but must be at least 1");
+        assert_eq!(message, "class counts entry 2 is 0, but must be at least 1");
     }
     for bad in [f64::NAN, -1e-9, f64::INFINITY] {
         for found in [
@@ -357,7 +357,7 @@ fn margins_are_dealt_by_the_order_of_the_cosines() {
     let error = margins::deal(vec![0.1], ndarray::aview1(&[0.5, 0.7])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "target cosines: 1 rows expected, 2 found"
+        "target cosines: 1 entries expected, 2 found"
     );
     let error = margins::deal(vec![0.1; 2], ndarray::aview1(&[0.5, f64::NAN])).unwrap_err();
     assert_eq!(

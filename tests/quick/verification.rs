@@ -524,3 +524,20 @@ fn bad_arguments_are_named() {
         );
     }
 }
+
+/// A log gets a line, and not the points of the ROC.
+#[test]
+fn a_report_prints_without_its_roc() -> Result<(), Error> {
+    let scores: Vec<f64> = (0..1000).map(|pair| f64::from(pair) / 1000.0).collect();
+    let same: Vec<bool> = (0..1000).map(|pair| pair >= 500).collect();
+    let report = verify_scores(ndarray::aview1(&scores), &same, &[0.1, 1e-3])?;
+    assert_eq!(report.roc.len(), 1001);
+    assert_eq!(
+        report.to_string(),
+        "EER 0.0000 at 0.500; TAR 1.0000 at FAR 1.00e-1, threshold 0.450; TAR 1.0000 at FAR 0.00e0, threshold 0.500"
+    );
+    let debug = format!("{report:?}");
+    assert!(debug.contains("roc: 1001 points"), "{debug}");
+    assert!(debug.len() < 500, "{debug}");
+    Ok(())
+}

@@ -178,7 +178,7 @@ fn row_10_a_negative_label_reads_as_it_was_given() -> Result<(), Error> {
     let refused = loss.forward(x.view(), w.view(), &Targets::new(&signed));
     assert_eq!(
         refused.map(drop).map_err(|error| error.to_string()),
-        Err("labels row 1 is -1, but there are 2 classes".to_owned())
+        Err("labels row 1 is -1, but there are 2 classes; rows can be ignored by with_ignored_label".to_owned())
     );
     let expected = loss.forward(x.view(), w.view(), &Targets::new(&[1_usize, 0]))?;
     let strided = array![[1_u8, 7], [0, 7]];
