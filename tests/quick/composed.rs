@@ -1,9 +1,9 @@
 //! What is composed with a loss: against the formulas, against differences, through every path, and what is refused.
 
 use margin_losses::{
-    AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, Error, JointLoss, MagFace,
-    Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective, SoftmaxLoss, Target,
-    TargetLogit, Targets,
+    AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
+    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective,
+    SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -323,6 +323,32 @@ fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error
     let composed: &mut dyn MarginLoss<f64> = &mut composed;
     composed.set_statistics(found.statistics())?;
     assert_eq!(composed.statistics(), found.statistics());
+    Ok(())
+}
+
+/// CurricularFace's t follows the cosines to the nearest sub-center of the target.
+#[test]
+fn the_curriculum_follows_the_nearest_sub_center() -> Result<(), Box<dyn std::error::Error>> {
+    let batch = batch(29, 9);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let targets = Targets::new(&batch.labels);
+    let compose = |loss| Composed::new(loss).with_sub_centers(3)?.with_focal(1.0);
+    let loss = CurricularFace::new(7.0, 0.2)?
+        .with_momentum(0.75)?
+        .with_t(0.4)?;
+    let found = compose(loss)?.evaluate(x, w, &targets)?;
+    let mean = found.forward.target_cosines.mean().expect("rows");
+    assert_close("t", found.statistics(), &[0.75 * mean + 0.25 * 0.4], 1e-14);
+    // The mean over the first of each three, as without sub-centers, is another.
+    let first = w.slice(ndarray::s![..;3, ..]);
+    let alone = loss.evaluate(x, first, &targets)?;
+    assert!((found.statistics()[0] - alone.statistics()[0]).abs() > 0.1);
+
+    let held = loss.with_momentum(0.0)?.with_t(found.statistics()[0])?;
+    let mut held = compose(held)?;
+    let expected = held.evaluate(x, w, &targets)?;
+    assert_eq!(Snapshot::of(&found), Snapshot::of(&expected));
+    check_gradients("CurricularFace, held", &mut held, &batch)?;
     Ok(())
 }
 
