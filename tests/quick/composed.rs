@@ -272,6 +272,13 @@ fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
 /// What is composed reaches the loss whose statistics move first, and its statistics come back.
 #[test]
 fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error>> {
+    fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
+        Composed::new(loss)
+            .with_sub_centers(3)?
+            .with_focal(1.0)?
+            .with_class_priors(&counts(9), 1.0)
+    }
+
     let mut batch = batch(28, 9);
     batch.centers = batch.centers.slice_move(ndarray::s![..9, ..]);
     let (x, w) = (batch.features.view(), batch.weights.view());
