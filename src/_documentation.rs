@@ -8,7 +8,7 @@
 //! | [`choosing`] | which loss, which scale, which margin, and what the log should say |
 //! | [`pytorch`] | those who come from PyTorch: which option reproduces which public code |
 //! | [`training`] | a training loop from zero |
-//! | [`recipes`] | focal loss, mixup, accumulation, clipping, sampling, several labels, AdaCos, inference |
+//! | [`recipes`] | focal loss, mixup, accumulation, clipping, sampling, several labels, AdaCos, a learned bias, inference |
 //! | [`how_it_works`] | one evaluation, what it costs and what it holds |
 //! | [`numerics`] | what is promised about digits, and how it is kept |
 
@@ -46,6 +46,7 @@
 /// [`guide::largest_angular_margin`]: crate::guide::largest_angular_margin
 /// [`guide::largest_cosine_margin`]: crate::guide::largest_cosine_margin
 /// [`guide::mag_face_least_regulariser`]: crate::guide::mag_face_least_regulariser
+/// [`guide::sphere_face2_bias`]: crate::guide::sphere_face2_bias
 /// [`guide::suggested_scale`]: crate::guide::suggested_scale
 /// [`guide::uni_face_bias`]: crate::guide::uni_face_bias
 /// [`margins::drw_weights`]: crate::margins::drw_weights
@@ -96,11 +97,14 @@ pub mod pytorch {}
 
 /// [`Evaluation`]: crate::Evaluation
 /// [`Evaluation::with_scratch_limit`]: crate::Evaluation::with_scratch_limit
+/// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`Targets`]: crate::Targets
 /// [`Objective`]: crate::Objective
+/// [`Objective::over_centers`]: crate::Objective::over_centers
 /// [`Targets::labels`]: crate::Targets::labels
 /// [`evaluate_into`]: crate::MarginLoss::evaluate_into
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
+/// [`grow`]: crate::grow
 /// [`grow::with_class_means`]: crate::grow::with_class_means
 /// [`grow::with_random_rows`]: crate::grow::with_random_rows
 /// [`verification`]: crate::verification
@@ -119,6 +123,8 @@ pub mod training {}
 /// [`Forward`]: crate::Forward
 /// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
 /// [`NormFace::learned`]: crate::NormFace::learned
+/// [`SphereFace2`]: crate::SphereFace2
+/// [`UniFace`]: crate::UniFace
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
 /// [`grow`]: crate::grow
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale

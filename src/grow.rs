@@ -12,10 +12,34 @@
 //! `cargo run --release --example new_classes` trains a network on five digits, adds the other five in both ways, and prints
 //! the first losses.
 //!
-//! What else is kept for each class grows by rows of its own: the optimiser's momentum by zeros; the bias of
-//! [`SoftmaxLoss`](crate::SoftmaxLoss), which is one learnable for each class, by zeros; the centers of
+//! What else you keep for each class, you grow: the optimiser's momentum by zeros; the bias of
+//! [`SoftmaxLoss`](crate::SoftmaxLoss), which is one learnable for each class, by zeros; the thresholds of
+//! [`UniFace`](crate::UniFace), if each class has one, by the mean of the others; the centers of
 //! [`CenterLoss`](crate::CenterLoss) by zeros or by the means of the features, and
 //! [`update_centers`](crate::CenterLoss::update_centers) moves them from there.
+//!
+//! # Sub-centers
+//!
+//! Both functions take W as one row for each class. With K [sub-centers](crate::Composed::with_sub_centers), class j has the rows
+//! jK to jK + K − 1, and W is K matrices of one row for each class, of every K-th row each. They are grown one by one:
+//!
+//! ```
+//! use margin_losses::grow;
+//! use margin_losses::init;
+//! use margin_losses::ndarray::{Array2, s};
+//!
+//! let (classes, added, k) = (5, 2, 3);
+//! let trained: Array2<f32> = init::class_weights(classes * k, 16, 1)?;
+//! let mut weights = Array2::zeros(((classes + added) * k, 16));
+//! for which in 0..k {
+//!     let one = trained.slice(s![which..; k, ..]);
+//!     // The same seed would give the sub-centers of a new class the same direction.
+//!     let grown = grow::with_random_rows(one, added, 7 + which as u64)?;
+//!     weights.slice_mut(s![which..; k, ..]).assign(&grown);
+//! }
+//! assert_eq!(weights.slice(s![..classes * k, ..]), trained);
+//! # Ok::<(), margin_losses::Error>(())
+//! ```
 //!
 //! # Panics
 //!

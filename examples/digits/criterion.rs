@@ -17,7 +17,7 @@ pub(crate) const LEARNING_RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 
 /// The losses of the table, unless others are named.
-const TABLE: [&str; 10] = [
+const TABLE: [&str; 12] = [
     "softmax",
     "softmax+center",
     "modified-softmax",
@@ -28,6 +28,8 @@ const TABLE: [&str; 10] = [
     "cosface",
     "arcface",
     "combined:m2=0.3,m3=0.2",
+    "sphereface2",
+    "uniface",
 ];
 
 /// A loss of the table, as the line that names it.
@@ -47,6 +49,11 @@ impl FromStr for Loss {
 impl Loss {
     pub(crate) fn table() -> Vec<Self> {
         TABLE.map(|line| Self(line.to_owned())).to_vec()
+    }
+
+    /// K, the rows of W that each class has.
+    pub(crate) fn sub_centers(&self) -> Result<usize, Error> {
+        Ok(read(&self.0, 1.0)?.classifier().sub_centers())
     }
 
     /// Its name in the table.
@@ -90,7 +97,21 @@ pub(crate) struct Criterion {
 
 impl Criterion {
     pub(crate) fn new(loss: &Loss, classes: usize, dim: usize) -> Result<Self, Error> {
-        let objective = read(loss.title(), scale(classes)?)?;
+        let mut objective = read(loss.title(), scale(classes)?)?;
+        let begun: Option<AnyLoss> = match objective.classifier().loss() {
+            AnyLoss::SphereFace2(bare) if bare.bias() == 0.0 => Some(
+                bare.with_bias(guide::sphere_face2_bias(classes, bare)?)?
+                    .into(),
+            ),
+            AnyLoss::UniFace(bare) if bare.biases() == [0.0] => {
+                let bias = guide::uni_face_bias(classes, 1.0)?;
+                Some(bare.clone().with_bias(bias)?.into())
+            }
+            _ => None,
+        };
+        if let Some(begun) = begun {
+            objective.set_classifier(begun)?;
+        }
         let annealed = matches!(objective.classifier().loss(), AnyLoss::ASoftmax(bare) if bare.lambda() == 0.0);
         Ok(Self {
             velocities: vec![0.0; objective.learnables().len()],
@@ -155,7 +176,50 @@ impl Criterion {
 
 #[cfg(test)]
 mod tests {
-    use super::{Loss, TABLE, read};
+    use margin_losses::ndarray::{Array2, Axis};
+    use margin_losses::{AnyLoss, Evaluation, SphereFace2, guide};
+
+    use super::{Criterion, Loss, TABLE, read, scale};
+
+    #[test]
+    fn biases_begin_where_the_guide_says_and_are_learned() {
+        let weights = Array2::<f32>::eye(10);
+        for (line, first) in [
+            ("uniface", guide::uni_face_bias(10, 1.0).unwrap()),
+            ("uniface:b=2", 2.0),
+            (
+                "sphereface2",
+                guide::sphere_face2_bias(10, &SphereFace2::new(scale(10).unwrap(), 0.4).unwrap())
+                    .unwrap(),
+            ),
+        ] {
+            let mut criterion = Criterion::new(&line.parse().unwrap(), 10, 10).unwrap();
+            assert_eq!(criterion.objective.learnables(), [first], "{line}");
+            let labels = [3; 4];
+            let features = weights.select(Axis(0), &labels);
+            let mut out = Evaluation::new();
+            criterion
+                .step(features.view(), weights.view(), &labels, &mut out)
+                .unwrap();
+            assert_ne!(criterion.objective.learnables(), [first], "{line}");
+        }
+    }
+
+    /// But for center loss, which is never alone.
+    #[test]
+    fn the_table_has_every_loss() {
+        for name in AnyLoss::NAMES.iter().filter(|&&name| name != "center") {
+            let of_it = |line: &&str| line.split(':').next() == Some(name);
+            assert!(TABLE.iter().any(of_it), "{name}");
+        }
+    }
+
+    #[test]
+    fn sub_centers_have_rows_of_their_own() {
+        let loss: Loss = "arcface+subcenters:k=3".parse().unwrap();
+        assert_eq!(loss.sub_centers(), Ok(3));
+        assert_eq!("arcface".parse::<Loss>().unwrap().sub_centers(), Ok(1));
+    }
 
     #[test]
     fn scales_are_completed() {

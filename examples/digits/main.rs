@@ -32,6 +32,8 @@
 //!   CosFace by 0.5, ArcFace by 0.2). With 1,000 classes of written characters, which are not part of the repository (`--dim 64
 //!   --epochs 3 --seeds 1`), softmax is worse by 0.5 points and NormFace by 0.2, CosFace better by 0.1 and ArcFace by 0.3. So
 //!   neither is best for all, and the default is the one that does not handicap the baselines.
+//! * SphereFace2 and UniFace have the margin 0.4 of their papers and the scale of the others, lower than their papers' 40 and 64.
+//!   Their bias begins where the guide says, unless one is given, and is learned as the scale is.
 //! * Center loss has λ = 0.003 and α = 0.5, as in its paper.
 
 mod angles;
@@ -69,7 +71,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "images")]
     labels: Option<PathBuf>,
     /// Losses, separated by spaces, as in softmax+center arcface:s=10,m=0.5; those of the table if not given. A scale that is
-    /// left out is the one suggested for the number of classes, and A-Softmax is annealed if its λ is 0.
+    /// left out is the one suggested for the number of classes, A-Softmax is annealed if its λ is 0, and the bias of SphereFace2
+    /// and UniFace begins where the guide says if it is 0.
     #[arg(long, value_name = "LOSS", num_args = 1..)]
     loss: Vec<Loss>,
     /// The dimension of the embedding.

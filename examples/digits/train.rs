@@ -49,7 +49,8 @@ pub(crate) fn run(
     } = *setting;
 
     let widths = [dataset.width, 256, 128, dim];
-    let mut model = Model::new(&widths, dataset.classes, seed);
+    let rows = dataset.classes * loss.sub_centers().map_err(fail)?;
+    let mut model = Model::new(&widths, rows, seed);
     model.network = model.network.with_larger_weights(first_weights);
     let mut criterion = Criterion::new(loss, dataset.classes, dim).map_err(fail)?;
     for _ in 0..epochs {

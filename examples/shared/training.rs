@@ -35,7 +35,7 @@ pub(crate) fn split(dataset: &Dataset, seed: u64) -> Result<Split, String> {
     dataset.split(&mut generator(seed, Purpose::Split))
 }
 
-/// What is trained: the network, and one weight for each class.
+/// What is trained: the network, and the class weights.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) network: Network,
@@ -45,15 +45,16 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// A network of these widths, from the pixels to the dimension of the embedding, as a seed begins it.
-    pub(crate) fn new(widths: &[usize], classes: usize, seed: u64) -> Self {
+    /// A network of these widths, from the pixels to the dimension of the embedding, as a seed begins it, and so many rows of
+    /// class weights: one for each class, or one for each sub-center.
+    pub(crate) fn new(widths: &[usize], rows: usize, seed: u64) -> Self {
         let dim = widths[widths.len() - 1];
         let class_seed = stream(seed, Purpose::ClassWeights);
         Self {
             network: Network::new(widths, &mut generator(seed, Purpose::Network)),
             weights: Parameter::new(
-                init::class_weights(classes, dim, class_seed)
-                    .expect("as many rows as a byte has values fit into memory"),
+                init::class_weights(rows, dim, class_seed)
+                    .expect("some rows for each class fit into memory"),
             ),
             evaluation: Evaluation::new(),
             order: generator(seed, Purpose::Order),
