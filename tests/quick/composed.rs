@@ -262,13 +262,6 @@ impl Margin for Held {
     }
 }
 
-fn compose<L>(loss: L) -> Result<Composed<L>, Error> {
-    Composed::new(loss)
-        .with_sub_centers(3)?
-        .with_focal(1.0)?
-        .with_class_priors(&counts(9), 1.0)
-}
-
 /// What is composed reaches the loss whose statistics move first, and its statistics come back.
 #[test]
 fn statistics_go_with_what_is_composed() -> Result<(), Box<dyn std::error::Error>> {
