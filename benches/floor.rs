@@ -20,8 +20,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use margin_losses::ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, ArcFace, CombinedMargin, CosFace, Error, Evaluation, MagFace,
-    MarginLoss, ModifiedSoftmax, NormFace, SoftmaxLoss, Targets, init,
+    ArcFace, Composed, Error, Evaluation, MarginLoss, NormFace, Objective, SoftmaxLoss, Targets,
+    init,
 };
 use pulp::{Arch, Simd, WithSimd};
 
@@ -292,35 +292,60 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Losses by their lines, one of each kind.
+const LINES: [&str; 18] = [
+    "softmax",
+    "modified-softmax",
+    "a-softmax:m=4,lambda=5",
+    "normface:s=64,learned",
+    "am-softmax",
+    "cosface",
+    "cosface:s=64,m=0.35,filter=0.4",
+    "arcface",
+    "combined:s=64,m2=0.3,m3=0.2",
+    "adaface",
+    "magface",
+    "mv-softmax:s=64",
+    "curricularface",
+    "sphereface2",
+    "uniface",
+    "arcface+smoothing:epsilon=0.1",
+    "arcface+focal",
+    "arcface+subcenters:k=4",
+];
+
 fn every_loss(case: &Case) -> Result<(), Error> {
     let Arrays {
         features,
         weights,
         labels,
     } = case.arrays()?;
-    let targets = Targets::new(&labels);
-    let losses: [(&str, Box<dyn MarginLoss<f32>>); 11] = [
-        ("SoftmaxLoss", Box::new(SoftmaxLoss::new())),
+    let each = |value: f64| vec![value; case.classes];
+    let mut losses: Vec<(String, Box<dyn MarginLoss<f32>>)> = vec![
         (
-            "SoftmaxLoss+bias",
-            Box::new(SoftmaxLoss::with_bias(vec![0.0; case.classes])?),
+            "softmax with a bias".into(),
+            Box::new(SoftmaxLoss::with_bias(each(0.0))?),
         ),
-        ("ModifiedSoftmax", Box::new(ModifiedSoftmax::new())),
-        ("ASoftmax", Box::new(ASoftmax::new(4)?.with_lambda(5.0)?)),
-        ("NormFace(learned)", Box::new(NormFace::learned(64.0)?)),
-        ("AmSoftmax", Box::new(AmSoftmax::default())),
-        ("CosFace", Box::new(CosFace::default())),
-        ("ArcFace", Box::new(ArcFace::default())),
-        ("AdaFace", Box::new(AdaFace::default())),
-        ("MagFace", Box::new(MagFace::default())),
         (
-            "CombinedMargin",
-            Box::new(CombinedMargin::new(64.0, 1.0, 0.3, 0.2)?),
+            "arcface with class margins".into(),
+            Box::new(ArcFace::default().with_class_margins(each(0.5))?),
+        ),
+        (
+            "arcface with class priors".into(),
+            Box::new(Composed::new(ArcFace::default()).with_class_priors(&each(1.0), 1.0)?),
         ),
     ];
+    for line in LINES {
+        let objective: Objective = line.parse()?;
+        losses.push((line.into(), Box::new(objective.classifier().clone())));
+    }
     let norm_face = NormFace::new(64.0)?;
     let (mut first, mut second) = (Evaluation::new(), Evaluation::new());
     for (name, loss) in &losses {
+        // Sub-centers are rows of as many class weights.
+        let classes = case.classes / loss.sub_centers();
+        let labels: Vec<usize> = labels.iter().map(|label| label % classes).collect();
+        let targets = Targets::new(&labels);
         let [base, this] = medians(
             case.repetitions,
             [
@@ -336,7 +361,7 @@ fn every_loss(case: &Case) -> Result<(), Error> {
             ],
         );
         println!(
-            "case={} loss={name} ratio_to_normface={:.3}",
+            "case={} loss={name:?} ratio_to_normface={:.3}",
             case.name,
             this / base
         );

@@ -1,5 +1,5 @@
 //! Margin-based losses for training embeddings: softmax, center loss, A-Softmax (`SphereFace`), `NormFace`, AM-Softmax,
-//! `CosFace` and `ArcFace`, with their analytic gradients, over [`ndarray`] batches.
+//! `CosFace`, `ArcFace`, and what came after them, with their analytic gradients, over [`ndarray`] batches.
 //!
 //! You have a network that turns a batch into features X (N×d), a matrix of class weights W (C×d) and labels. A loss of this
 //! crate gives `L`, `∂L/∂X` to send back into the network, and `∂L/∂W` to train the classes. Network, optimiser and data
