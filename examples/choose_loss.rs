@@ -85,6 +85,8 @@ fn train(arguments: Arguments) -> Result<(), Error> {
         let learned = loss.learnables().iter().zip(gradients);
         let stepped: Vec<f64> = learned.map(|(value, g)| value - 0.1 * g).collect();
         loss.set_learnables(&stepped)?;
+        // The running statistics of AdaFace and CurricularFace, likewise.
+        loss.set_statistics(out.statistics())?;
     }
     if !loss.learnables().is_empty() {
         println!("learned: {loss}");

@@ -67,7 +67,7 @@ use crate::text::NUMBERS_IN_A_LOG;
 ///
 /// let by_row = ArcFace::default().with_row_margins(vec![0.5; 3])?;
 /// let error = by_row.evaluate(features.view(), weights.view(), &Targets::new(&[0, 1])).unwrap_err();
-/// assert_eq!(error.to_string(), "row margins: 2 rows expected, 3 found");
+/// assert_eq!(error.to_string(), "row margins: 2 entries expected, 3 found");
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 ///

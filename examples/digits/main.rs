@@ -32,6 +32,8 @@
 //!   CosFace by 0.5, ArcFace by 0.2). With 1,000 classes of written characters, which are not part of the repository (`--dim 64
 //!   --epochs 3 --seeds 1`), softmax is worse by 0.5 points and NormFace by 0.2, CosFace better by 0.1 and ArcFace by 0.3. So
 //!   neither is best for all, and the default is the one that does not handicap the baselines.
+//! * AdaFace, MagFace, MV-Softmax and CurricularFace have the scale of the others, and all else from their papers: MagFace's range
+//!   of norms is that of faces in 512 dimensions.
 //! * SphereFace2 and UniFace have the margin 0.4 of their papers and the scale of the others, lower than their papers' 40 and 64.
 //!   Their bias begins where the guide says, unless one is given, and is learned as the scale is.
 //! * Center loss has λ = 0.003 and α = 0.5, as in its paper.
