@@ -271,8 +271,12 @@ impl<A: Element> Pair<A> {
             *delta = difference_of_products(x_length, w, w_length, x);
             *sigma = difference_of_products(x_length, w, -w_length, x);
         }
-        self.chords = [&self.delta, &self.sigma].map(|v| dot(v, v).sqrt());
-        let [chord, sum] = self.chords;
+        // Not by a map over the two, which is a call that the vector instructions do not reach into.
+        let (chord, sum) = (
+            dot(&self.delta, &self.delta).sqrt(),
+            dot(&self.sigma, &self.sigma).sqrt(),
+        );
+        self.chords = [chord, sum];
         self.angle = Some(Angle::from_chords(chord, sum));
     }
 
