@@ -104,6 +104,24 @@ impl<A: num_traits::Float> Best<A> {
         }
     }
 
+    /// Takes in the scores of consecutive classes.
+    #[inline(always)]
+    pub(crate) fn offer_all(&mut self, first: usize, scores: &[A]) {
+        // As many as are compared side by side.
+        const CHUNK: usize = 32;
+        let mut threshold = self.threshold();
+        for (chunk, scores) in scores.chunks(CHUNK).enumerate() {
+            // Counted, because a search that stops at the first is not done side by side.
+            let better = scores.iter().filter(|&&score| score > threshold).count();
+            if better > 0 {
+                for (class, &score) in (first + chunk * CHUNK..).zip(scores) {
+                    self.offer(score, class);
+                }
+                threshold = self.threshold();
+            }
+        }
+    }
+
     /// Takes in what was found among later classes.
     pub(crate) fn join(&mut self, later: &Self) {
         for &(score, class) in &later.found {

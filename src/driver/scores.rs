@@ -49,12 +49,7 @@ pub(super) fn solve<A: Element>(
                 segments,
                 #[inline(always)]
                 |best: &mut Vec<Best<A>>, row, class, scores| {
-                    let best = &mut best[row];
-                    if largest(scores) > best.threshold() {
-                        for (class, &score) in (class..).zip(scores) {
-                            best.offer(score, class);
-                        }
-                    }
+                    best[row].offer_all(class, scores);
                 },
             )?;
             let best = |row: usize| {
