@@ -21,7 +21,8 @@ use crate::text;
 ///   ahead of frequent ones by chance. [`scores`](MarginLoss::scores) and predictions are without it.
 /// - **Focal modulation.** A row's loss counts the less, the surer it is.
 ///
-/// Each costs one evaluation, whatever the margin.
+/// Each costs one evaluation, whatever the margin: 256 × 10,000 × 512 with label smoothing takes 1.08 times as long, with
+/// sub-centers over as many rows of W 1.1 times (`cargo bench --bench floor -- losses`).
 ///
 /// ```text
 /// cosθ_j = max_k cosθ_jk        z_j = s T_j + τ ln π_j

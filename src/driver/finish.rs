@@ -308,7 +308,10 @@ impl<'a, A: Element> Run<'a, A> {
         let (batch, columns) = (back.batch, &block.columns);
         let (plan, first) = (&batch.plan, columns.start - self.first);
         let out = &mut self.weights[first * plan.dim..][..block.rows.len()];
-        smoothing::add_to_classes(back, out, block);
+        vectorized(
+            #[inline(always)]
+            || smoothing::add_to_classes(back, out, block),
+        );
         let power = if block.scaled { 0 } else { -back.boost };
         vectorized(
             #[inline(always)]

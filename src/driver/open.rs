@@ -120,7 +120,13 @@ impl<A: Element> Segment<'_, A> {
             let (scanned, block) = weights.scanned(batch.head, columns, factors, buffers)?;
             self.rescaled[index] = scanned.rescaled;
             all = all.and(scanned);
-            block.add_directions(weights.normalised, self.direction);
+            if !self.direction.is_empty() {
+                let sum = &mut *self.direction;
+                vectorized(
+                    #[inline(always)]
+                    || block.add_directions(weights.normalised, sum),
+                );
+            }
             self.block(batch, &block, lane.tile);
         }
         Ok(all)
@@ -152,11 +158,9 @@ impl<A: Element> Segment<'_, A> {
 }
 
 impl<A: Element> Block<'_, A> {
-    /// Adds the rows to `sum`, normalised if the layer does that. Does nothing if `sum` is empty.
+    /// Adds the rows to `sum`, normalised if the layer does that.
+    #[inline(always)]
     fn add_directions(&self, normalised: bool, sum: &mut [f64]) {
-        if sum.is_empty() {
-            return;
-        }
         let unit = scale_by_power(1.0, self.unit);
         for (row, factor) in self.rows.chunks_exact(sum.len()).zip(self.factors) {
             let factor = if normalised { factor.widen() } else { unit };
@@ -198,9 +202,14 @@ impl<A: Element> Batch<'_, A> {
             }
         }
         if group > 1 {
-            for row in out.chunks_exact_mut(width) {
-                keep_winners(row, block, group);
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in out.chunks_exact_mut(width) {
+                        keep_winners(row, block, group);
+                    }
+                },
+            );
         }
     }
 

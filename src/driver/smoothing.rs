@@ -83,6 +83,7 @@ pub(super) fn features<A: Element>(batch: &Batch<'_, A>, boost: i32) -> Vec<f64>
 }
 
 /// Adds that to the ∂W of a block, for every class but a row's own.
+#[inline(always)]
 pub(super) fn add_to_classes<A: Element>(
     back: &WayBack<'_, '_, A>,
     out: &mut [A],
@@ -98,16 +99,20 @@ pub(super) fn add_to_classes<A: Element>(
     let mut own: Vec<f64> = Vec::new();
     for (j, (out, factor)) in out.chunks_exact_mut(dim).zip(block.factors).enumerate() {
         let column = block.columns.start + j;
-        own.clear();
-        own.extend_from_slice(&back.uniform);
-        for &row in batch.rows_of(&(column..column + 1)) {
+        let rows = batch.rows_of(&(column..column + 1));
+        if !rows.is_empty() {
+            own.clear();
+            own.extend_from_slice(&back.uniform);
+        }
+        for &row in rows {
             let features = batch.rows(&(row..row + 1));
             for (own, feature) in own.iter_mut().zip(features) {
                 *own -= share * batch.coefficients[row] * feature.widen();
             }
         }
         let factor = if normalised { factor.widen() } else { 1.0 };
-        for (out, own) in out.iter_mut().zip(&own) {
+        let all = if rows.is_empty() { &back.uniform } else { &own };
+        for (out, own) in out.iter_mut().zip(all) {
             *out = A::narrow(own.mul_add(factor, out.widen()));
         }
     }

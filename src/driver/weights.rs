@@ -9,7 +9,7 @@ use ndarray::{ArrayView2, Axis, Slice};
 
 use crate::error::{Argument, Error};
 use crate::numerics::{
-    Element, Norm, binary_exponent, contiguous, dot, extremes, powers_of_two, reduce,
+    Element, Norm, binary_exponent, contiguous, dot, extremes, larger, powers_of_two, reduce,
     scale_by_power, vectorized,
 };
 
@@ -348,23 +348,31 @@ fn dot_in_lanes<A: Element>(a: &[A], b: &[A]) -> A {
 }
 
 /// Writes −∞ in the place of all but the largest logit of each group of columns; of equals the first is the largest.
+#[inline(always)]
 pub(super) fn keep_winners<A: Element>(products: &mut [A], block: &Block<'_, A>, group: usize) {
+    // Groups of a known size are compared without a loop.
+    match group {
+        2 => keep_winners_of(2, products, block),
+        3 => keep_winners_of(3, products, block),
+        4 => keep_winners_of(4, products, block),
+        _ => keep_winners_of(group, products, block),
+    }
+}
+
+#[inline(always)]
+fn keep_winners_of<A: Element>(group: usize, products: &mut [A], block: &Block<'_, A>) {
     // Without the constant, which they have in common, and which could make equals of them.
     let columns = block.factors.chunks_exact(group);
     for (products, factors) in products.chunks_exact_mut(group).zip(columns) {
-        let logit = |k: usize| products[k] * factors[k];
-        let mut best = 0;
-        let mut largest = logit(0);
+        let mut largest = products[0] * factors[0];
         for k in 1..group {
-            let next = logit(k);
-            if next > largest {
-                (best, largest) = (k, next);
-            }
+            largest = larger(largest, products[k] * factors[k]);
         }
-        for (k, product) in products.iter_mut().enumerate() {
-            if k != best {
-                *product = A::neg_infinity();
-            }
+        let mut open = true;
+        for k in 0..group {
+            let wins = open && products[k] * factors[k] == largest;
+            open = open && !wins;
+            products[k] = if wins { products[k] } else { A::neg_infinity() };
         }
     }
 }
