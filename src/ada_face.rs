@@ -186,8 +186,7 @@ impl AdaFace {
     ///
     /// [`Error::Parameter`] unless α ∈ [0, 1].
     pub fn with_momentum(self, momentum: f64) -> Result<Self, Error> {
-        let holds = (0.0..=1.0).contains(&momentum);
-        let momentum = parameter("momentum", momentum, holds, "lie in [0, 1]")?;
+        let momentum = error::momentum(momentum)?;
         Ok(Self { momentum, ..self })
     }
 

@@ -561,10 +561,8 @@ impl Named for CosFace {
         let scale = given.number("s")?.unwrap_or(paper.scale());
         let margin = given.number("m")?.unwrap_or(paper.margin());
         let loss = Self::new(scale, margin)?;
-        match given.number("filter")? {
-            None => Ok(loss),
-            Some(threshold) => loss.with_class_filter(threshold),
-        }
+        let filter = given.number("filter")?;
+        filter.map_or(Ok(loss), |threshold| loss.with_class_filter(threshold))
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
@@ -591,10 +589,8 @@ impl Named for ArcFace {
             Some(text) => text.parse()?,
         };
         let loss = Self::new(scale, margin)?.with_past_pi(past_pi);
-        match given.number("filter")? {
-            None => Ok(loss),
-            Some(threshold) => loss.with_class_filter(threshold),
-        }
+        let filter = given.number("filter")?;
+        filter.map_or(Ok(loss), |threshold| loss.with_class_filter(threshold))
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
