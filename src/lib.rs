@@ -91,6 +91,7 @@ pub mod grow;
 pub mod guide;
 #[cfg(feature = "rand")]
 pub mod init;
+mod inter_topk;
 mod joint;
 mod loss;
 mod mag_face;
@@ -132,6 +133,7 @@ pub use curricular_face::CurricularFace;
 pub use error::{Argument, Error};
 pub use evaluation::{ClassBlock, Evaluation, Forward};
 pub use float::Float;
+pub use inter_topk::InterTopK;
 pub use joint::JointLoss;
 pub use loss::MarginLoss;
 pub use mag_face::MagFace;

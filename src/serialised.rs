@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
     ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
-    CurricularFace, MagFace, Margin, MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace,
-    Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace, VaryingMargin,
+    CurricularFace, InterTopK, MagFace, Margin, MarginSoftmax, ModifiedSoftmax, MvSoftmax,
+    NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace, VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -423,6 +423,23 @@ where
     }
 }
 
+mirror!(
+    InterTopK as "InterTopK" {
+        k: usize = InterTopK::k,
+        margin: f64 = InterTopK::margin,
+        #[serde(default)]
+        cosine: bool = |penalty| !penalty.is_angular(),
+    },
+    |given| {
+        let new = if given.cosine {
+            InterTopK::cosine
+        } else {
+            InterTopK::angular
+        };
+        new(given.k, given.margin)
+    }
+);
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Objective", expecting = "Objective", deny_unknown_fields)]
 struct ObjectiveMirror {
@@ -437,6 +454,8 @@ struct ObjectiveMirror {
     focal: f64,
     #[serde(default)]
     log_priors: Vec<f64>,
+    #[serde(default)]
+    inter_topk: Option<InterTopK>,
 }
 
 impl ObjectiveMirror {
@@ -446,6 +465,10 @@ impl ObjectiveMirror {
             .with_label_smoothing(self.label_smoothing)?
             .with_focal(self.focal)?
             .with_log_priors(self.log_priors)?;
+        let classifier = match self.inter_topk {
+            None => classifier,
+            Some(penalty) => classifier.with_inter_topk(penalty)?,
+        };
         let objective = Objective::new(classifier)?;
         match self.lambda {
             None => Ok(objective),
@@ -463,6 +486,7 @@ impl Serialize for Objective {
             label_smoothing: self.classifier().label_smoothing(),
             focal: self.classifier().focal(),
             log_priors: self.classifier().log_priors().to_vec(),
+            inter_topk: self.classifier().inter_topk().copied(),
         };
         mirror.serialize(to)
     }

@@ -15,6 +15,7 @@ use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
 use crate::curricular_face::CurricularFace;
 use crate::error::Error;
+use crate::inter_topk::InterTopK;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::mv_softmax::MvSoftmax;
@@ -291,6 +292,7 @@ pub(crate) fn write_composition(
         smoothing,
         focal,
         log_priors,
+        inter_topk,
     } = *composition;
     let mut term =
         |name: &str, key: &str, value: &dyn fmt::Display| write!(f, "+{name}:{key}={value}");
@@ -306,6 +308,15 @@ pub(crate) fn write_composition(
     if !log_priors.is_empty() {
         term(PRIORS, "log", &Numbers(log_priors))?;
     }
+    if let Some(penalty) = inter_topk {
+        write!(f, "+{INTER_TOPK}")?;
+        let mut to = Writer::new(f);
+        to.parameter("k", penalty.k())?;
+        to.number("m", penalty.margin())?;
+        if !penalty.is_angular() {
+            to.flag("cosine")?;
+        }
+    }
     Ok(())
 }
 
@@ -313,7 +324,15 @@ const SUB_CENTERS: &str = "subcenters";
 const SMOOTHING: &str = "smoothing";
 const FOCAL: &str = "focal";
 const PRIORS: &str = "priors";
-const TERMS: &[&str] = &[SUB_CENTERS, SMOOTHING, FOCAL, PRIORS, CenterLoss::NAME];
+const INTER_TOPK: &str = "intertopk";
+const TERMS: &[&str] = &[
+    SUB_CENTERS,
+    SMOOTHING,
+    FOCAL,
+    PRIORS,
+    INTER_TOPK,
+    CenterLoss::NAME,
+];
 
 /// A term that is added to a loss.
 pub(crate) enum Term {
@@ -321,6 +340,7 @@ pub(crate) enum Term {
     Smoothing(f64),
     Focal(f64),
     LogPriors(Vec<f64>),
+    InterTopK(InterTopK),
     /// λ, if it is given.
     Center(Option<f64>),
 }
@@ -359,6 +379,18 @@ impl Term {
                 Ok(Self::LogPriors(log.ok_or_else(|| {
                     missing(PRIORS, "log", "priors:log=-0.7/-2.3")
                 })?))
+            }
+            Some(INTER_TOPK) => {
+                given.check(INTER_TOPK, &["k", "m", "cosine"])?;
+                let paper = InterTopK::default();
+                let k = given.parsed("k", "be a whole number")?.unwrap_or(paper.k());
+                let margin = given.number("m")?.unwrap_or(paper.margin());
+                let new = if given.flag("cosine")? {
+                    InterTopK::cosine
+                } else {
+                    InterTopK::angular
+                };
+                Ok(Self::InterTopK(new(k, margin)?))
             }
             Some(_) => {
                 given.check(CenterLoss::NAME, &["lambda"])?;

@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::error::{Argument, Error};
+use crate::inter_topk::InterTopK;
 use crate::margin::Margin;
 
 /// What is normalised, and so what a logit is, but for its constant.
@@ -54,6 +55,8 @@ pub struct Head<'a> {
     pub(crate) smoothing: f64,
     /// γ: a row's loss ℓ becomes (1 − e^−ℓ)^γ ℓ.
     pub(crate) focal: f64,
+    /// What is made of the logits of the negatives that are nearest to each row. With the softmax, and cosines.
+    pub(crate) nearest: Option<InterTopK>,
     pub(crate) link: Link,
 }
 
@@ -68,6 +71,7 @@ impl<'a> Head<'a> {
             group: 1,
             smoothing: 0.0,
             focal: 0.0,
+            nearest: None,
             link: Link::Softmax,
         }
     }
@@ -113,7 +117,28 @@ impl<'a> Head<'a> {
             let what = "label smoothing or focal modulation";
             return refuse(what, "a loss of one class against the rest");
         }
+        if self.nearest.is_some() {
+            let what = "an inter-topk penalty";
+            if self.link != Link::Softmax {
+                return refuse(what, "a loss of one class against the rest");
+            }
+            if !matches!(self.layer, Layer::Cosine { .. }) {
+                return refuse(what, "a layer whose logits are no scaled cosines");
+            }
+        }
         Ok(())
+    }
+
+    /// Refuses to choose more classes than there are beside the target.
+    pub(super) fn check_nearest(&self, classes: usize) -> Result<(), Error> {
+        match self.nearest.map_or(0, |nearest| nearest.k()) {
+            0 => Ok(()),
+            k if k < classes => Ok(()),
+            k => Err(Error::InterTopK {
+                k,
+                others: classes - 1,
+            }),
+        }
     }
 
     /// Refuses classes of another number than the constants.

@@ -280,6 +280,29 @@ impl<A: Element> Pair<A> {
         self.angle = Some(Angle::from_chords(chord, sum));
     }
 
+    /// Takes in a feature and a weight.
+    #[inline(always)]
+    pub(super) fn set(&mut self, feature: ArrayView1<'_, A>, weight: ArrayView1<'_, A>) {
+        self.set_feature(feature);
+        self.set_weight(weight);
+    }
+
+    pub(super) fn angle(&self) -> Option<Angle> {
+        self.angle
+    }
+
+    /// 1/‖w‖.
+    pub(super) fn inverse_weight(&self) -> f64 {
+        self.w.inverse()
+    }
+
+    /// The unit tangent at x, or at w, towards the other; none if they are parallel.
+    #[inline(always)]
+    pub(super) fn unit_tangent(&mut self, at_x: bool) -> Option<&[f64]> {
+        self.tangent.resize(self.x.entries.len(), 0.0);
+        self.find_tangent(at_x).then_some(&self.tangent[..])
+    }
+
     /// cosθ; 0 if there is no angle.
     fn cosine(&self) -> f64 {
         self.angle.map_or(0.0, Angle::cos)

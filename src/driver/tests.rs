@@ -462,6 +462,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
                 head,
                 sums.iter().skip(row).step_by(40).copied(),
                 &all[row],
+                &[],
                 0.0,
             )
         })

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use margin_losses::{
     AdaFace, ArcFace, ClassBlock, Composed, CosFace, CurricularFace, Error, Evaluation, Float,
-    MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2, Targets, TurnedAngle,
-    UniFace, margins,
+    InterTopK, MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2, Targets,
+    TurnedAngle, UniFace, margins,
 };
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value};
@@ -30,8 +30,6 @@ const NOT_YET: &[&str] = &[
     "c_triplet",
     "circle_detached",
     "circle_true",
-    "intertopk_arc_k1",
-    "intertopk_subcenter_arc_k3",
     "mixup_arc",
     // Only type C of SphereFace2 is here.
     "sphereface2_a_speaker",
@@ -99,6 +97,11 @@ fn subject<A: Float>(
         "subcenter_arc_k3" => {
             let each = number("K") as usize;
             Subject::new(Composed::new(arc_face()?).with_sub_centers(each)?)
+        }
+        "intertopk_arc_k1" | "intertopk_subcenter_arc_k3" => {
+            let penalty = InterTopK::angular(number("k_top") as usize, number("mp"))?;
+            let loss = Composed::new(arc_face()?).with_sub_centers(number("K") as usize)?;
+            Subject::new(loss.with_inter_topk(penalty)?)
         }
         "label_smoothing_arc_s30" => {
             Subject::new(Composed::new(arc_face()?).with_label_smoothing(number("eps"))?)
