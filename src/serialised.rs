@@ -18,9 +18,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
-    CurricularFace, InterTopK, MagFace, Margin, MarginSoftmax, ModifiedSoftmax, MvSoftmax,
-    NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace, VaryingMargin,
+    ASoftmax, AdaFace, AdaptiveFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin,
+    Composed, CosFace, CurricularFace, InterTopK, MagFace, Margin, MarginSoftmax, ModifiedSoftmax,
+    MvSoftmax, NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace,
+    VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -168,10 +169,13 @@ mirror!(
         #[serde(default)]
         bias: f64 = SphereFace2::bias,
         #[serde(default)]
+        arc: bool = SphereFace2::is_arc,
+        #[serde(default)]
         undivided: bool = SphereFace2::is_undivided,
     },
     |given| {
-        let loss = SphereFace2::new(given.scale, given.margin)?
+        let new = if given.arc { SphereFace2::arc } else { SphereFace2::new };
+        let loss = new(given.scale, given.margin)?
             .with_power(given.power)?
             .with_lambda(given.lambda)?
             .with_bias(given.bias)?;
@@ -194,6 +198,14 @@ mirror!(
             _ => loss.with_class_biases(given.biases),
         }
     }
+);
+mirror!(
+    AdaptiveFace as "AdaptiveFace" {
+        scale: f64 = AdaptiveFace::scale,
+        margins: Vec<f64> = |loss| loss.margins().to_vec(),
+        lambda: f64 = AdaptiveFace::lambda,
+    },
+    |given| AdaptiveFace::new(given.scale, given.margins)?.with_lambda(given.lambda)
 );
 mirror!(
     AdaFace as "AdaFace" {

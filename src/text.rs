@@ -8,6 +8,7 @@ use core::str::FromStr;
 
 use crate::a_softmax::ASoftmax;
 use crate::ada_face::{AdaFace, TurnedAngle};
+use crate::adaptive_face::AdaptiveFace;
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::{ArcFace, PastPi};
 use crate::center::CenterLoss;
@@ -170,6 +171,16 @@ impl<'t> Given<'t> {
         })
     }
 
+    /// One margin for each class.
+    fn class_margins(&self, loss: &'static str) -> Result<Vec<f64>, Error> {
+        let rule = "be one margin for each class, as in 0.1/0.2/0.3";
+        self.numbers("m", rule)?.ok_or(Error::MissingParameter {
+            loss,
+            name: "m",
+            example: "m=0.1/0.2/0.3, one margin for each class",
+        })
+    }
+
     /// `name` on its own, or `name=true`.
     fn flag(&self, name: &'static str) -> Result<bool, Error> {
         match self.get(name) {
@@ -247,6 +258,16 @@ impl fmt::Display for Numbers<'_> {
             Number(entry).fmt(f)?;
         }
         Ok(())
+    }
+}
+
+/// The margins of the classes. The sign tells a list of one from a margin for all.
+struct ClassMargins<'a>(&'a [f64]);
+
+impl fmt::Display for ClassMargins<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Numbers(self.0).fmt(f)?;
+        f.write_str(if self.0.len() == 1 { "/" } else { "" })
     }
 }
 
@@ -459,6 +480,7 @@ as_text!(
     SphereFace2,
     UniFace,
     AdaFace,
+    AdaptiveFace,
     MagFace,
     MvSoftmax,
     CurricularFace,
@@ -674,14 +696,19 @@ impl Named for MvSoftmax {
 
 impl Named for SphereFace2 {
     const NAME: &'static str = "sphereface2";
-    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "lambda", "b", "undivided"];
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "lambda", "b", "arc", "undivided"];
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
         let paper = Self::default();
         let scale = given.number("s")?.unwrap_or(paper.scale());
         let margin = given.number("m")?.unwrap_or(paper.margin());
         let power = given.parsed("t", "be a whole number")?;
-        let loss = Self::new(scale, margin)?
+        let new = if given.flag("arc")? {
+            Self::arc
+        } else {
+            Self::new
+        };
+        let loss = new(scale, margin)?
             .with_power(power.unwrap_or(paper.power()))?
             .with_lambda(given.number("lambda")?.unwrap_or(paper.lambda()))?
             .with_bias(given.number("b")?.unwrap_or(paper.bias()))?;
@@ -698,6 +725,9 @@ impl Named for SphereFace2 {
         to.parameter("t", self.power())?;
         to.number("lambda", self.lambda())?;
         to.number("b", self.bias())?;
+        if self.is_arc() {
+            to.flag("arc")?;
+        }
         if self.is_undivided() {
             to.flag("undivided")?;
         }
@@ -771,21 +801,14 @@ impl<L: OneMargin + Named> Named for VaryingMargin<L> {
     }
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
-        let rule = "be one margin for each class, as in 0.1/0.2/0.3";
-        let margins = given.numbers("m", rule)?.ok_or(Error::MissingParameter {
-            loss: Self::WRITTEN,
-            name: "m",
-            example: "m=0.1/0.2/0.3, one margin for each class",
-        })?;
+        let margins = given.class_margins(Self::WRITTEN)?;
         Self::new(L::read(&given.without("m"))?, margins, false)
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         let margins = match self.margins() {
             margins if self.is_by_row() => format!("({} by row)", margins.len()),
-            // The sign tells a list of one from a margin for all.
-            [margin] => format!("{}/", Number(*margin)),
-            margins => Numbers(margins).to_string(),
+            margins => ClassMargins(margins).to_string(),
         };
         self.loss().write(&mut Writer {
             to: to.to,
@@ -863,6 +886,25 @@ impl Named for AdaFace {
             to.number("deviation", self.deviation())?;
         }
         Ok(())
+    }
+}
+
+impl Named for AdaptiveFace {
+    const NAME: &'static str = "adaptiveface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "lambda"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        // The paper's.
+        let scale = given.number("s")?.unwrap_or(30.0);
+        let loss = Self::new(scale, given.class_margins(Self::NAME)?)?;
+        let lambda = given.number("lambda")?.unwrap_or(loss.lambda());
+        loss.with_lambda(lambda)
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.parameter("m", ClassMargins(self.margins()))?;
+        to.number("lambda", self.lambda())
     }
 }
 

@@ -333,22 +333,55 @@ impl<'a, A: Element> Batch<'a, A> {
             .sum()
     }
 
-    /// Σ G_ij over all rows and classes, if that is what the loss learns.
-    pub(super) fn constant_gradient(&self, rows: &[Closed]) -> Result<Option<A>, Error> {
-        if self.head.learns != Learns::Constant {
-            return Ok(None);
+    /// The gradient of what the loss learns, as far as the rows alone make it.
+    pub(super) fn row_learnables(&self, rows: &[Closed]) -> Result<Option<Array1<A>>, Error> {
+        let pairs = self.coefficients.iter().zip(rows);
+        match self.head.learns {
+            Learns::Nothing | Learns::Scale | Learns::Constants => Ok(None),
+            Learns::Constant => {
+                // Σ G_ij over all rows and classes.
+                let sum = pairs
+                    .map(|(coefficient, row)| coefficient * (row.push - row.pull))
+                    .sum();
+                let gradient = A::narrow(sum);
+                if gradient.is_finite() {
+                    Ok(Some(Array1::from_elem(1, gradient)))
+                } else {
+                    Err(Error::BatchOverflow {
+                        quantity: "gradient",
+                    })
+                }
+            }
+            Learns::Margins { price } => self.margin_gradients(price, rows).map(Some),
         }
-        let rows = self.coefficients.iter().zip(rows);
-        let sum = rows
-            .map(|(coefficient, row)| coefficient * (row.push - row.pull))
-            .sum();
-        let gradient = A::narrow(sum);
-        if gradient.is_finite() {
-            Ok(Some(gradient))
-        } else {
-            Err(Error::BatchOverflow {
-                quantity: "gradient",
-            })
+    }
+
+    /// −s Σᵢ G_iy over the rows of each class, and its share of the price.
+    fn margin_gradients(&self, price: f64, rows: &[Closed]) -> Result<Array1<A>, Error> {
+        let (group, own) = (self.plan.group, self.plan.own_columns());
+        let scale = match self.head.layer {
+            Layer::Cosine { scale } => scale,
+            Layer::Linear | Layer::UnitWeights => 1.0,
+        };
+        let classes = (self.plan.columns / group) as f64;
+        let paid = price / classes * self.coefficients.iter().sum::<f64>();
+        let mut sums = vec![-paid; own.len() / group];
+        for ((coefficient, row), target) in self.coefficients.iter().zip(rows).zip(&self.targets) {
+            if own.contains(&target.column) {
+                sums[(target.column - own.start) / group] += coefficient * scale * row.pull;
+            }
+        }
+        let gradient: Array1<A> = sums.into_iter().map(A::narrow).collect();
+        match gradient.iter().position(|entry| !entry.is_finite()) {
+            None => Ok(gradient),
+            Some(class) => {
+                let argument = Argument::ClassMargins;
+                Err(Error::overflow(
+                    "gradient",
+                    argument,
+                    own.start / group + class,
+                ))
+            }
         }
     }
 

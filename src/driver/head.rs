@@ -29,7 +29,7 @@ pub(crate) enum Link {
 }
 
 /// What a loss learns besides the class weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Learns {
     Nothing,
     /// The scale of the cosines.
@@ -38,6 +38,11 @@ pub(crate) enum Learns {
     Constants,
     /// The one constant that all classes have.
     Constant,
+    /// What is subtracted from the cosines of the targets, one number for each class. A row's loss falls by `price` times
+    /// their mean; the margin counts that in.
+    Margins {
+        price: f64,
+    },
 }
 
 /// A loss as the driver sees it.

@@ -225,13 +225,15 @@ impl<'a, A: Element> Underway<'a, A> {
             return Ok(Array1::default(0));
         }
         let weights = self.batch.weights(wanted.weights());
-        let constant = self.batch.constant_gradient(rows)?;
+        let by_rows = self.batch.row_learnables(rows)?;
         if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
             self.rehearse(rows, weights)?;
         }
         let mut learnables = match head.learns {
             Learns::Constants => Array1::zeros(plan.own_columns().len() / head.group),
-            Learns::Nothing | Learns::Scale | Learns::Constant => Array1::default(0),
+            Learns::Nothing | Learns::Scale | Learns::Constant | Learns::Margins { .. } => {
+                Array1::default(0)
+            }
         };
         let constants = learnables.as_slice_mut().unwrap_or_default();
         let (back, lanes) = self.back(rows, weights);
@@ -248,10 +250,10 @@ impl<'a, A: Element> Underway<'a, A> {
         }
         drop(back);
         let features = shaped(grad_features, (plan.rows, plan.dim));
-        if let Some(gradient) = self.finish_features(rows, features).or(constant) {
-            learnables = Array1::from_elem(1, gradient);
+        if let Some(scale) = self.finish_features(rows, features) {
+            learnables = Array1::from_elem(1, scale);
         }
-        Ok(learnables)
+        Ok(by_rows.unwrap_or(learnables))
     }
 
     /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that

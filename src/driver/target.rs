@@ -15,7 +15,7 @@ use crate::numerics::{
     scale_by_power,
 };
 
-use super::entries::Changed;
+use super::entries::{Changed, Turn};
 use super::weights::product_limit;
 use super::{Head, Layer, Problem};
 
@@ -137,13 +137,21 @@ impl<A: Element> RowTarget<A> {
                 Layer::Cosine { scale } => scale,
                 _ => target.feature_norm(),
             };
-            self.negative_slope = negatives.steepest();
             // The least of the largest is 1, so the product is a number.
             if scale * negatives.largest() > product_limit::<A>() {
                 return Err(Error::overflow("logit", Argument::Features, target.row()));
             }
+            let (sin, cos) = negatives.turn().sin_cos();
+            let turn = Turn {
+                scale: A::narrow(scale),
+                cos: A::narrow(cos),
+                sin: A::narrow(sin),
+            };
+            self.negative_slope = negatives.steepest() * turn.steepest().max(1.0);
             self.changed = Some(Changed {
                 above: A::narrow(scale * negatives.threshold()),
+                turn,
+                center: A::narrow(scale * negatives.center()),
                 // Of z = s c: the coefficient of zⁿ is divided by sⁿ⁻¹.
                 polynomial: negatives.polynomial_of(scale).map(A::narrow),
             });
