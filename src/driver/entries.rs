@@ -314,7 +314,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         map: Changed<A>,
     ) -> [A; N] {
         let (mut z, mut slopes, mut values) = (*products, [A::one(); N], [A::zero(); N]);
-        if CHANGES != PLAIN {
+        if CHANGES >= CHANGED {
             for k in 0..N {
                 let plain = z[k] * factors[k];
                 self.largest[k] = larger(self.largest[k], plain + constants[k]);
@@ -349,7 +349,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             if LENGTHS {
                 self.lengths[k] = terms[k].mul_add(lengths[k], self.lengths[k]);
             }
-            if CHANGES != PLAIN {
+            if CHANGES >= CHANGED {
                 // −∞ in the place of a target has no exponential, and 0 · ∞ is not 0.
                 let value = larger(values[k], A::min_value());
                 self.values[k] = terms[k].mul_add(value, self.values[k]);
@@ -357,7 +357,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         }
         if KEEP {
             for k in 0..N {
-                if CHANGES != PLAIN {
+                if CHANGES >= CHANGED {
                     terms[k] *= slopes[k];
                 }
                 if !LENGTHS {
@@ -374,7 +374,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         let reached = reduce(self.reached, larger);
         Measured {
             total: sum(self.totals),
-            largest: if CHANGES != PLAIN {
+            largest: if CHANGES >= CHANGED {
                 reduce(self.largest, larger)
             } else {
                 reached
@@ -385,7 +385,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             } else {
                 0.0
             },
-            values: if CHANGES != PLAIN {
+            values: if CHANGES >= CHANGED {
                 sum(self.values)
             } else {
                 0.0

@@ -53,7 +53,7 @@ pub(super) fn solve<A: Element>(
                 weights,
                 segments,
                 #[inline(always)]
-                |segment: &mut &mut [(A, usize)], row, class, scores| {
+                |segment: &mut _, row, class, scores| {
                     let found = &mut segment[row * k..(row + 1) * k];
                     Best::over(found).offer_all(class, scores);
                 },

@@ -1,7 +1,7 @@
 //! AdaptiveFace: margins that are learned, what they cost, and what the loss is where they are given.
 
 use margin_losses::{
-    AdaptiveFace, Composed, CosFace, Error, Float, MarginLoss, Reduction, Targets, margins,
+    AdaptiveFace, Composed, CosFace, Error, Float, MarginLoss, Reduction, Targets,
 };
 
 use crate::margins::{check_gradients, check_paths};
@@ -53,7 +53,7 @@ fn without_a_price<A: Float>() -> Result<(), Error> {
             .iter()
             .all(|&gradient| gradient >= A::zero())
     );
-    found.grad_learnables = expected.grad_learnables.clone();
+    found.grad_learnables.clone_from(&expected.grad_learnables);
     assert!(Snapshot::of(&found) == Snapshot::of(&expected));
     let paid = AdaptiveFace::new(20.0, each(12))?.with_lambda(5.0)?;
     let paid = paid.evaluate(x, w, &targets)?;
@@ -162,6 +162,8 @@ fn what_overflows_is_refused() -> Result<(), Error> {
 #[cfg(feature = "rand")]
 #[test]
 fn margins_to_begin_with() -> Result<(), Error> {
+    use margin_losses::margins;
+
     let drawn = margins::adaptive(2000, 3)?;
     assert!(drawn.iter().all(|margin| (0.3..0.4).contains(margin)));
     let mean = drawn.iter().sum::<f64>() / 2000.0;

@@ -274,9 +274,9 @@ fn type_a_is_its_formula() -> Result<(), Error> {
 /// Classes at 0 and at π from a feature, and features with another rounding of the same direction.
 #[test]
 fn poles_are_finite() -> Result<(), Error> {
-    let w = array![[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-3.0, -4.0, 0.0]];
+    let w = array![[1.0_f64, 0.0, 0.0], [0.6, 0.8, 0.0], [-3.0, -4.0, 0.0]];
     let x = array![
-        [3.0, 4.0, 0.0],
+        [3.0_f64, 4.0, 0.0],
         [-0.6, -0.8, 0.0],
         [2.0, 0.0, 0.0],
         [-1.0, 0.0, 0.0],
