@@ -44,16 +44,14 @@ use crate::text;
 ///
 /// # Errors
 ///
-/// Those of the loss; [`Error::SubCenters`] if K does not divide the rows of W; [`Error::NotComposable`] for what is no loss
-/// together:
+/// Those of the loss; [`Error::SubCenters`] if K does not divide the rows of W. What is no loss together is
+/// [`Error::NotComposable`] of the evaluation:
 ///
-/// | what | with | refused by |
-/// |---|---|---|
-/// | label smoothing | sub-centers, focal modulation | the methods that add them, and the text |
-/// | label smoothing | a margin that changes the negatives | the evaluation |
-/// | label smoothing, focal modulation | a loss of one class against the rest | the evaluation |
-/// | sub-centers | a layer that does not normalise its class weights | the evaluation |
-/// | anything | center loss, a loss of the caller's own, a loss that is composed already | the evaluation |
+/// | what | with |
+/// |---|---|
+/// | label smoothing, focal modulation | a loss of one class against the rest |
+/// | sub-centers | a layer that does not normalise its class weights |
+/// | anything | center loss, a loss of the caller's own, a loss that is composed already |
 ///
 /// # Examples
 ///
@@ -111,41 +109,35 @@ impl<L> Composed<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless K ≥ 1; [`Error::NotComposable`] if K > 1 and labels are smoothed.
+    /// [`Error::Parameter`] unless K ≥ 1.
     pub fn with_sub_centers(self, sub_centers: usize) -> Result<Self, Error> {
         parameter("k", sub_centers as f64, sub_centers > 0, "be at least 1")?;
-        Self {
+        Ok(Self {
             sub_centers,
             ..self
-        }
-        .checked()
+        })
     }
 
     /// With the share ε of the targets spread over all classes.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless ε ∈ [0, 1); [`Error::NotComposable`] if ε > 0 and there are sub-centers or focal modulation.
+    /// [`Error::Parameter`] unless ε ∈ [0, 1).
     pub fn with_label_smoothing(self, epsilon: f64) -> Result<Self, Error> {
         let holds = (0.0..1.0).contains(&epsilon);
         let smoothing = parameter("epsilon", epsilon, holds, "lie in [0, 1)")?;
-        Self { smoothing, ..self }.checked()
+        Ok(Self { smoothing, ..self })
     }
 
     /// With focal modulation of the exponent γ; 2 is usual, 0 is none.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless γ ∈ [0, 100]; [`Error::NotComposable`] if γ > 0 and labels are smoothed.
+    /// [`Error::Parameter`] unless γ ∈ [0, 100].
     pub fn with_focal(self, gamma: f64) -> Result<Self, Error> {
         let holds = (0.0..=100.0).contains(&gamma);
         let focal = parameter("gamma", gamma, holds, "lie in [0, 100]")?;
-        Self { focal, ..self }.checked()
-    }
-
-    fn checked(self) -> Result<Self, Error> {
-        self.composition().check()?;
-        Ok(self)
+        Ok(Self { focal, ..self })
     }
 
     /// With τ ln π_j on the logits, where π_j is class j's share of `counts`; τ = 1 is usual. A class that has no sample gets

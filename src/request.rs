@@ -46,23 +46,6 @@ impl Composition<'_> {
         focal: 0.0,
         log_priors: &[],
     };
-
-    /// Refuses what is no loss together, whatever it is composed with.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let with = if self.smoothing == 0.0 {
-            return Ok(());
-        } else if self.sub_centers > 1 {
-            "sub-centers"
-        } else if self.focal != 0.0 {
-            "focal modulation"
-        } else {
-            return Ok(());
-        };
-        Err(Error::NotComposable {
-            what: "label smoothing",
-            with,
-        })
-    }
 }
 
 /// What an evaluation is for.

@@ -31,6 +31,8 @@ pub(crate) struct RowSum<A> {
     pub(crate) length: f64,
     /// The mean of the logits without their constants, likewise; for negatives that a margin changes.
     pub(crate) mean: f64,
+    /// The sum of the logits without their constants, where smoothed labels need every one of them.
+    pub(crate) logits: f64,
     /// What the exponentials are relative to: never above the largest logit.
     pub(crate) shift: A,
     /// The largest logit, as no margin has changed it.
@@ -46,6 +48,7 @@ impl<A: num_traits::Float> RowSum<A> {
             total: 0.0,
             length: 1.0,
             mean: 0.0,
+            logits: 0.0,
             shift: A::zero(),
             largest: A::neg_infinity(),
             target: A::zero(),

@@ -4,6 +4,7 @@ use crate::numerics::Element;
 use crate::numerics::binary_exponent;
 use crate::scratch::RowSum;
 
+use super::smoothing::Uniform;
 use super::target::RowTarget;
 use super::{Head, Layer, Link};
 
@@ -22,8 +23,10 @@ pub(super) struct Closed {
     pub(super) largest_other: f64,
     /// 2^this bounds what the other classes add to ∂ℓ/∂(scaled feature).
     pub(super) exponent: i32,
-    /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
+    /// Σ_{j≠y} ∂ℓ/∂z_j z_j without the constants, where a margin changes negatives.
     pub(super) mean: f64,
+    /// F′: what focal modulation multiplies the derivatives by.
+    pub(super) focus: f64,
     /// `weight · exp(shift − log_sum)` makes ∂ℓ/∂z of what is kept of an entry. For the softmax that is exp(z − shift), and the
     /// weight is 1. For the logistic link it is the derivative but for its weight, and shift and log-sum are 0.
     weight: f64,
@@ -72,12 +75,12 @@ fn weighed(weight: f64, term: f64) -> f64 {
 }
 
 impl Closed {
-    /// From the segments of one row, in their order, and a bound of what smoothed labels add to its gradient.
+    /// From the segments of one row, in their order, and what smoothed labels add.
     pub(super) fn new<A: Element>(
         head: &Head<'_>,
         segments: impl Iterator<Item = RowSum<A>> + Clone,
         target: &RowTarget<A>,
-        uniform: f64,
+        uniform: Uniform,
     ) -> Self {
         let own: f64 = segments.clone().map(|sum| sum.target.widen()).sum();
         let mut row = match head.link {
@@ -94,8 +97,11 @@ impl Closed {
                 Self::logistic(segments.clone(), target, positive, negative)
             }
         };
+        row.loss += uniform.loss;
+        row.pull += uniform.pull;
         let focus;
         (row.loss, focus) = focal(head.focal, row.loss);
+        row.focus = focus;
         row.pull *= focus;
         row.push *= focus;
         row.weight *= focus;
@@ -103,12 +109,13 @@ impl Closed {
         row.largest_other = segments.clone().fold(f64::NEG_INFINITY, |largest, sum| {
             largest.max(sum.largest.widen())
         });
-        let mut bound = uniform;
+        let mut bound = uniform.bound * focus;
         for sum in segments.filter(|sum| sum.total > 0.0) {
             let share = row.share(sum.shift) * sum.total;
             bound += share * sum.length * target.negative_slope;
             row.mean += share * sum.mean;
         }
+        row.mean -= focus * uniform.mean;
         row.exponent = if bound > 0.0 {
             (1 + binary_exponent(bound.min(f64::MAX))).min(LARGEST_EXPONENT)
         } else {
@@ -170,6 +177,7 @@ impl Closed {
             largest_other: f64::NEG_INFINITY,
             exponent: 0,
             mean: 0.0,
+            focus: 1.0,
             weight,
             log_sum,
         }

@@ -50,7 +50,7 @@ pub struct Head<'a> {
     pub(crate) learns: Learns,
     /// K, the rows of W for each class, of which the nearest counts.
     pub(crate) group: usize,
-    /// ε: the share of the target's probability that is spread over all classes. With the softmax, and plain columns.
+    /// ε: the share of the target's probability that is spread over all classes. With the softmax.
     pub(crate) smoothing: f64,
     /// γ: a row's loss ℓ becomes (1 − e^−ℓ)^γ ℓ.
     pub(crate) focal: f64,
@@ -98,6 +98,10 @@ impl<'a> Head<'a> {
 
     pub(super) fn constant(&self, class: usize) -> f64 {
         self.constants.map_or(0.0, |constants| constants[class])
+    }
+
+    pub(super) fn sum_of_constants(&self) -> f64 {
+        self.constants.unwrap_or_default().iter().sum()
     }
 
     /// Refuses what is no loss together with this one.

@@ -44,6 +44,7 @@ use finish::WayBack;
 use lane::Lane;
 use open::Opened;
 use plan::Plan;
+use smoothing::Smoothing;
 use weights::{Scanned, Weights};
 
 pub(crate) use head::{Head, Layer, Learns, Link};
@@ -169,12 +170,6 @@ impl<'a, A: Element> Underway<'a, A> {
 
     /// The first phase, once every row's target is known.
     fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
-        if self.batch.head.smoothing != 0.0 && self.batch.changes_negatives() {
-            return Err(Error::NotComposable {
-                what: "label smoothing",
-                with: "a margin that changes the negatives",
-            });
-        }
         let weights = self.batch.weights(rows);
         self.opened.run(&self.batch, weights, &mut self.lanes)?;
         bounds::check_logits(&self.batch, &self.opened.scanned)?;
@@ -265,7 +260,8 @@ impl<'a, A: Element> Underway<'a, A> {
         // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
         let bound = bounds::class_row(batch).max(f64::from_bits(1));
         let mut boost = A::MAX_EXPONENT - binary_exponent(bound);
-        if batch.head.smoothing != 0.0 {
+        let by_rank_one = batch.smoothing() == Smoothing::RankOne;
+        if by_rank_one {
             // Its uniform term is multiplied by 2^boost at once.
             boost = boost.min(1000);
         }
@@ -274,8 +270,12 @@ impl<'a, A: Element> Underway<'a, A> {
             opened: &self.opened,
             rows,
             boost,
-            uniform: smoothing::features(batch, boost),
-            weight: batch.coefficients.iter().sum(),
+            share: if by_rank_one {
+                batch.head.uniform_share(batch.plan.columns)
+            } else {
+                0.0
+            },
+            uniform: smoothing::features(batch, rows, boost),
             totals: totals.collect(),
         };
         (back, &mut self.lanes)

@@ -13,7 +13,7 @@ use super::close::Closed;
 use super::entries::Tile;
 use super::features::Batch;
 use super::lane::{self, Lane};
-use super::smoothing;
+use super::smoothing::{Smoothing, Uniform};
 use super::weights::{Block, Scanned, Weights, keep_winners};
 
 /// What the forward pass leaves behind, for the columns that are evaluated here.
@@ -31,7 +31,7 @@ pub(super) struct Opened<'a, A> {
     pub(super) shifts: &'a mut [A],
     /// The exponentials, block by block and tile by tile, if they are kept.
     pub(super) kept: &'a mut [A],
-    /// Σ_j ŵ_j, if labels are smoothed.
+    /// Σ_j ŵ_j, if the uniform term of smoothed labels is of rank one.
     pub(super) direction: Vec<f64>,
 }
 
@@ -54,8 +54,11 @@ impl<A: Element> Opened<'_, A> {
         weights: Weights<'_, A>,
         lanes: &mut [Lane<'_, A>],
     ) -> Result<(), Error> {
-        let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
-        let dim = if smooth { plan.dim } else { 0 };
+        let plan = &batch.plan;
+        let dim = match batch.smoothing() {
+            Smoothing::RankOne => plan.dim,
+            Smoothing::None | Smoothing::Entries => 0,
+        };
         let mut directions = vec![0.0; plan.segments().len() * dim];
         let mut factors = Pieces::over(&mut *self.factors);
         let mut rescaled = Pieces::over(&mut *self.rescaled);
@@ -91,16 +94,15 @@ impl<A: Element> Opened<'_, A> {
 
     /// What the segments have left behind of each row, in their order.
     pub(super) fn close(&self, batch: &Batch<'_, A>) -> Vec<Closed> {
-        let mut rows: Vec<_> = (0..batch.plan.rows)
+        let all = (&self.direction[..], batch.head.sum_of_constants());
+        (0..batch.plan.rows)
             .map(|row| {
                 let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
+                let uniform = Uniform::of(batch, all, segments.clone(), row);
                 let target = &batch.targets[row];
-                let uniform = smoothing::bound(batch, &self.direction, target);
                 Closed::new(batch.head, segments.copied(), target, uniform)
             })
-            .collect();
-        smoothing::close(batch, &self.direction, &mut rows);
-        rows
+            .collect()
     }
 }
 
@@ -222,6 +224,7 @@ impl<A: Element> Batch<'_, A> {
         Tile {
             block,
             link: self.head.link,
+            smoothed: self.smoothing() == Smoothing::Entries,
             changed: self.changed(rows),
             products,
         }

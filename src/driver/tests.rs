@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use ndarray::{Array1, Array2, Axis, Slice};
 
+use super::smoothing::Uniform;
 use super::*;
 use crate::margin::{Margin, Negatives, Target, TargetLogit};
 use crate::request::{Composition, Request};
@@ -126,7 +127,9 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
             Link::Softmax => {
                 let total: f64 = logits.iter().map(|z| z.exp()).sum();
                 let mean = logits.iter().sum::<f64>() / classes as f64;
-                total.ln() - (1.0 - head.smoothing) * logits[label] - head.smoothing * mean
+                let loss =
+                    total.ln() - (1.0 - head.smoothing) * logits[label] - head.smoothing * mean;
+                (1.0 - (-loss).exp()).powf(head.focal) * loss
             }
             Link::Logistic { positive, negative } => {
                 let others = (0..classes).filter(|&class| class != label);
@@ -330,6 +333,54 @@ fn smoothed_labels() {
             ..head
         };
         check("smoothing and a learned scale", &head, &mut case);
+        let head = Head { focal: 1.5, ..head };
+        check("smoothing and focal modulation", &head, &mut case);
+        let head = Head {
+            learns: Learns::Constants,
+            ..head
+        };
+        check(
+            "smoothing, focal modulation and constants",
+            &head,
+            &mut case,
+        );
+    }
+}
+
+/// Where columns are not plain, the uniform term is taken from each entry.
+#[test]
+fn labels_smoothed_entry_by_entry() {
+    for (rows, classes) in SHAPES {
+        let constants = constants(classes);
+        for group in [1, 3] {
+            let mut case = Case::new(rows, classes, group, 4);
+            for layer in [COSINE, Layer::UnitWeights] {
+                for margin in [None, Some(&Cosine as &dyn Margin), Some(&Hard)] {
+                    let head = Head {
+                        margin,
+                        group,
+                        smoothing: 0.2,
+                        learns: Learns::Scale,
+                        ..Head::new(layer)
+                    };
+                    check("smoothing by entry", &head, &mut case);
+                    let head = Head {
+                        focal: 1.5,
+                        constants: Some(&constants),
+                        ..head
+                    };
+                    check("with focal modulation and constants", &head, &mut case);
+                }
+            }
+            let head = Head {
+                group,
+                smoothing: 0.1,
+                constants: Some(&constants),
+                learns: Learns::Constants,
+                ..Head::new(COSINE).with_margin(&Cosine)
+            };
+            check("the same with learned constants", &head, &mut case);
+        }
     }
 }
 
@@ -458,12 +509,11 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         .collect();
     let rows: Vec<Closed> = (0..40)
         .map(|row| {
-            Closed::new(
-                head,
-                sums.iter().skip(row).step_by(40).copied(),
-                &all[row],
-                0.0,
-            )
+            let segments = sums.iter().skip(row).step_by(40);
+            let all = (&[][..], 0.0);
+            let uniform = Uniform::of(&parts[0].underway.batch, all, segments.clone(), row);
+            let target = &parts[0].underway.batch.targets[row];
+            Closed::new(head, segments.copied(), target, uniform)
         })
         .collect();
 
@@ -532,6 +582,16 @@ fn parts_have_the_bits_of_the_whole() {
         Head {
             group: 2,
             ..Head::new(COSINE)
+        },
+        Head {
+            group: 2,
+            smoothing: 0.1,
+            focal: 1.5,
+            ..Head::new(COSINE)
+        },
+        Head {
+            smoothing: 0.1,
+            ..Head::new(COSINE).with_margin(&Hard)
         },
         Head {
             link: Link::Logistic {

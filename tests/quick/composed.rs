@@ -2,8 +2,8 @@
 
 use margin_losses::{
     AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
-    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective,
-    SoftmaxLoss, Target, TargetLogit, Targets,
+    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace,
+    Objective, SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -86,6 +86,36 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
         c.with_label_smoothing(0.2)?
             .with_class_priors(&counts(27), 1.0)
     });
+    // The uniform term is taken from each entry.
+    let mv = MvSoftmax::new(7.0, 0.1, 0.3).expect("in range");
+    let curricular = CurricularFace::new(7.0, 0.2)
+        .and_then(|loss| loss.with_momentum(0.0)?.with_t(0.4))
+        .expect("in range");
+    let filtered = CosFace::new(7.0, 0.2)
+        .and_then(|loss| loss.with_class_filter(0.3))
+        .expect("in range");
+    composed!("smoothing", 27, hard(), |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, mv, |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, curricular, |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, filtered, |c| c.with_label_smoothing(0.1));
+    composed!("smoothed sub-centers", 9, learned, |c| c
+        .with_sub_centers(3)?
+        .with_label_smoothing(0.1));
+    composed!("smoothing and focal", 27, softmax.clone(), |c| c
+        .with_focal(2.0)?
+        .with_label_smoothing(0.1));
+    composed!("all", 9, magnitude(), |c| {
+        c.with_sub_centers(3)?
+            .with_label_smoothing(0.1)?
+            .with_focal(2.0)?
+            .with_class_priors(&counts(9), 1.0)
+    });
+    composed!("all", 9, hard(), |c| {
+        c.with_label_smoothing(0.1)?
+            .with_sub_centers(3)?
+            .with_class_priors(&counts(9), 1.0)?
+            .with_focal(0.5)
+    });
     all
 }
 
@@ -135,6 +165,9 @@ fn losses_are_those_of_the_formulas() -> Result<(), Error> {
         (1, 0.0, 0.0, 0.7),
         (3, 0.0, 0.5, 1.0),
         (1, 0.3, 0.0, 1.0),
+        (3, 0.1, 0.0, 0.0),
+        (1, 0.2, 1.5, 0.0),
+        (3, 0.3, 2.0, 1.0),
     ] {
         let classes = 27 / k;
         let batch = batch(23, classes);
@@ -407,45 +440,6 @@ fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
         |loss: &dyn MarginLoss<f64>| loss.evaluate(x, w, &targets).unwrap_err().to_string();
     let arc = ArcFace::new(7.0, 0.2)?;
     let three = Composed::new(arc).with_sub_centers(3)?;
-    // Where the two are known to each other, before any evaluation, in either order.
-    let (centers, focal) = ("sub-centers", "focal modulation");
-    let smoothed = Composed::new(arc).with_label_smoothing(0.1)?;
-    for (built, with) in [
-        (three.clone().with_label_smoothing(0.1), centers),
-        (smoothed.clone().with_sub_centers(3), centers),
-        (
-            Composed::new(arc)
-                .with_focal(1.0)?
-                .with_label_smoothing(0.1),
-            focal,
-        ),
-        (smoothed.clone().with_focal(1.0), focal),
-    ] {
-        let expected = Error::NotComposable {
-            what: "label smoothing",
-            with,
-        };
-        assert_eq!(built, Err(expected));
-    }
-    for (text, with) in [
-        ("arcface+subcenters:k=3+smoothing:epsilon=0.1", centers),
-        ("arcface+smoothing:epsilon=0.1+subcenters:k=3", centers),
-        ("cosface+focal:gamma=2+smoothing:epsilon=0.1", focal),
-        ("cosface+smoothing:epsilon=0.1+focal", focal),
-    ] {
-        let error = text.parse::<Objective>().expect_err(text);
-        assert_eq!(
-            error.to_string(),
-            format!("label smoothing cannot be composed with {with}")
-        );
-    }
-    // What changes nothing is refused by nothing.
-    assert!(smoothed.with_sub_centers(1)?.with_focal(0.0).is_ok());
-    let hard = MarginSoftmax::new(HardNegatives, 7.0)?;
-    assert_eq!(
-        refused(&Composed::new(hard).with_label_smoothing(0.1)?),
-        "label smoothing cannot be composed with a margin that changes the negatives"
-    );
     assert!(refused(&Composed::new(three.clone()).with_focal(1.0)?).contains("composed already"));
     assert!(refused(&Composed::new(CenterLoss::new()).with_focal(1.0)?).contains("is no softmax"));
     assert!(
@@ -511,6 +505,10 @@ fn compositions_are_lines_of_text() -> Result<(), Error> {
             "softmax+priors:log=-0.5/-1e-9+center:lambda=0.1",
         ),
         ("softmax+sub-centers:k=1", "softmax"),
+        (
+            "mv-softmax:s=32,m=0.35,t=0.2+smoothing:epsilon=0.1+focal+subcenters:k=3",
+            "mv-softmax:s=32,m=0.35,t=0.2+subcenters:k=3+smoothing:epsilon=0.1+focal:gamma=2",
+        ),
     ] {
         let objective: Objective = line.parse()?;
         assert_eq!(objective.to_string(), printed);
