@@ -36,6 +36,7 @@
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`SphereFace2`]: crate::SphereFace2
 /// [`UniFace`]: crate::UniFace
+/// [`Targets::with_second`]: crate::Targets::with_second
 /// [`VaryingMargin`]: crate::VaryingMargin
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
@@ -130,6 +131,8 @@ pub mod training {}
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`predict`]: crate::MarginLoss::predict
 /// [`top_k`]: crate::MarginLoss::top_k
+/// [`with_second`]: crate::Targets::with_second
+/// [`with_second_by_row`]: crate::Targets::with_second_by_row
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 

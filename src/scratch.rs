@@ -20,7 +20,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) flags: Vec<bool>,
 }
 
-/// What is known of the logits of a row over the classes seen so far. But for `target`, the target's does not count.
+/// What is known of the logits of a row over the classes seen so far. But for `targets`, those of the targets do not count.
 ///
 /// For the logistic link, `total` is Σ softplus(z), `total · length` is Σ σ(z), and the shift stays 0.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct RowSum<A> {
     pub(crate) shift: A,
     /// The largest logit, as no margin has changed it.
     pub(crate) largest: A,
-    /// The target's, likewise, with the rounding of its product; 0 if its class has not been seen.
-    pub(crate) target: A,
+    /// Those of the row's targets, likewise, with the rounding of their products; 0 if a class has not been seen.
+    pub(crate) targets: [A; 2],
 }
 
 impl<A: num_traits::Float> RowSum<A> {
@@ -51,7 +51,7 @@ impl<A: num_traits::Float> RowSum<A> {
             logits: 0.0,
             shift: A::zero(),
             largest: A::neg_infinity(),
-            target: A::zero(),
+            targets: [A::zero(); 2],
         }
     }
 }

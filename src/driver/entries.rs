@@ -47,6 +47,17 @@ impl<A: Element> Changed<A> {
             (z, A::one())
         }
     }
+
+    /// The logit that a product becomes; 0 for what has −∞ in its place.
+    #[inline(always)]
+    fn logit(self, product: A, factor: A) -> A {
+        let (value, _) = self.of(product * factor);
+        if product > A::neg_infinity() {
+            value
+        } else {
+            A::zero()
+        }
+    }
 }
 
 /// The products of some rows by a block.
@@ -139,18 +150,10 @@ impl<A: Element> Tile<'_, A> {
         let width = self.block.columns.len();
         let (products, rest) = self.products[row * width..][..width].as_chunks::<LANES>();
         let (factors, factors_rest) = self.block.factors.as_chunks::<LANES>();
-        let logit = |product: A, factor: A| {
-            let (value, _) = map.of(product * factor);
-            if product > A::neg_infinity() {
-                value
-            } else {
-                A::zero()
-            }
-        };
         let mut lanes = [A::zero(); LANES];
         for (products, factors) in products.iter().zip(factors) {
             for k in 0..LANES {
-                lanes[k] += logit(products[k], factors[k]);
+                lanes[k] += map.logit(products[k], factors[k]);
             }
         }
         let mut sum = 0.0;
@@ -158,7 +161,7 @@ impl<A: Element> Tile<'_, A> {
             sum += lane.widen();
         }
         for (&product, &factor) in rest.iter().zip(factors_rest) {
-            sum += logit(product, factor).widen();
+            sum += map.logit(product, factor).widen();
         }
         sum
     }

@@ -14,12 +14,13 @@ use crate::numerics::{
 use crate::scratch::Pieces;
 
 use super::Learns;
-use super::close::Closed;
+use super::close::{Closed, Term};
 use super::features::Batch;
 use super::lane::Lane;
 use super::open::Opened;
 use super::plan::Plan;
 use super::smoothing::{self, Smoothing};
+use super::two_targets;
 use super::weights::{Block, Weights, project, scale_row};
 
 /// The backward pass: what it reads, and the sums of ∂X that it adds to.
@@ -351,7 +352,10 @@ impl<'a, A: Element> Run<'a, A> {
         let out = &mut self.weights[first * plan.dim..][..block.rows.len()];
         vectorized(
             #[inline(always)]
-            || smoothing::add_to_classes(back, out, block),
+            || {
+                smoothing::add_to_classes(back, out, block);
+                two_targets::add_to_classes(back, out, block);
+            },
         );
         let power = if block.scaled { 0 } else { -back.boost };
         vectorized(
@@ -370,7 +374,7 @@ impl<'a, A: Element> Run<'a, A> {
                 scale_row(row, -back.boost - weights.power(column));
             }
         }
-        let targets = batch.rows_of(columns);
+        let targets = batch.targets_among(columns);
         back.add_targets(out, columns, targets);
         let Some(sums) = self.sums.get_mut(first..first + columns.len()) else {
             return;
@@ -387,10 +391,11 @@ impl<'a, A: Element> Run<'a, A> {
                 *sum -= share * weight;
             }
         }
-        for &row in targets {
-            let pull =
-                batch.coefficients[row] * (back.rows[row].pull - share * back.rows[row].focus);
-            sums[batch.targets[row].column - columns.start] -= pull;
+        for &target in targets {
+            let (row, which) = batch.row_of(target);
+            let Term { pull, plain, .. } = back.rows[row].terms[which];
+            let pull = pull - plain - share * back.rows[row].focus;
+            sums[batch.targets[target].column - columns.start] -= batch.coefficients[row] * pull;
         }
     }
 }
@@ -398,17 +403,18 @@ impl<'a, A: Element> Run<'a, A> {
 impl<A: Element> WayBack<'_, '_, A> {
     fn add_targets(&self, out: &mut [A], columns: &Range<usize>, targets: &[usize]) {
         let (batch, dim) = (self.batch, self.batch.plan.dim);
-        let column_of = |row: usize| batch.targets[row].column;
+        let column_of = |target: usize| batch.targets[target].column;
         let mut sum = vec![0.0_f64; dim];
-        for rows in targets.chunk_by(|&a, &b| column_of(a) == column_of(b)) {
-            let column = column_of(rows[0]) - columns.start;
+        for targets in targets.chunk_by(|&a, &b| column_of(a) == column_of(b)) {
+            let column = column_of(targets[0]) - columns.start;
             let out = &mut out[column * dim..(column + 1) * dim];
             for (sum, entry) in sum.iter_mut().zip(&*out) {
                 *sum = entry.widen();
             }
-            for &row in rows {
-                let pull = batch.coefficients[row] * self.rows[row].pull;
-                let direction = &batch.by_weight[row * dim..(row + 1) * dim];
+            for &target in targets {
+                let (row, which) = batch.row_of(target);
+                let pull = batch.coefficients[row] * self.rows[row].terms[which].pull;
+                let direction = &batch.by_weight[target * dim..(target + 1) * dim];
                 for (sum, u) in sum.iter_mut().zip(direction) {
                     *sum -= pull * u.widen();
                 }

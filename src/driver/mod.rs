@@ -25,6 +25,8 @@ mod smoothing;
 mod target;
 #[cfg(test)]
 mod tests;
+mod twice;
+mod two_targets;
 mod weights;
 
 use std::sync::Mutex;
@@ -74,7 +76,18 @@ fn evaluate<A: Element>(
     wanted: Wanted<'_, A>,
     evaluation: &mut Evaluation<A>,
 ) -> Result<(), Error> {
+    let two = problem.labels.len() > problem.plan.rows;
+    if two && problem.head.link != Link::Softmax {
+        return twice::evaluate(problem, wanted, evaluation);
+    }
+    let again = two.then(|| problem.clone());
     let mut underway = Underway::begin(problem, wanted.weights(), &mut evaluation.scratch)?;
+    if let Some(problem) = again
+        && underway.batch.changes_any()
+    {
+        drop(underway);
+        return twice::evaluate(problem, wanted, evaluation);
+    }
     underway.open(wanted.weights())?;
     let rows = underway.opened.close(&underway.batch);
     let figures = underway.batch.figures(&rows)?;
@@ -88,12 +101,16 @@ fn evaluate<A: Element>(
 }
 
 /// What is to be evaluated, once it is known to have the right shape.
+#[derive(Clone)]
 struct Problem<'a, A> {
     head: &'a Head<'a>,
     plan: Plan,
     features: ArrayView2<'a, A>,
-    /// The class of each row; empty for scores.
+    /// The class of each row, and, if rows have two targets, the second class of each, [`NO_CLASS`](check::NO_CLASS) for a
+    /// row that has but one; empty for scores.
     labels: Vec<usize>,
+    /// How much the first target of each row counts beside the second; empty if all rows have but one.
+    shares: Vec<f64>,
     /// rᵢ/N or rᵢ; empty for scores.
     coefficients: Vec<f64>,
 }
@@ -103,22 +120,24 @@ impl<'a, A: Element> Problem<'a, A> {
         head.check_composition()?;
         let (features, weights) = (request.features, request.weights());
         let classes = weights.nrows() / head.group;
-        let (labels, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
+        let (labels, shares, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
             check::shapes(features, weights, Argument::ClassWeights, head.group)?;
             scores.check(classes)?;
             Default::default()
         } else {
-            let labels = request.labels(Argument::ClassWeights, head.group)?;
-            (labels, check::coefficients(&request.targets))
+            let (labels, shares) = request.two_targets(Argument::ClassWeights, head.group)?;
+            (labels, shares, check::coefficients(&request.targets))
         };
         head.check_constants(classes)?;
         let aim = request.wanted.aim();
-        let plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        let mut plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        plan.targets = plan.targets.max(labels.len());
         Ok(Self {
             head,
             plan: plan.within::<A>(request.evaluation.scratch.limit())?,
             features,
             labels,
+            shares,
             coefficients,
         })
     }
@@ -250,6 +269,7 @@ impl<'a, A: Element> Underway<'a, A> {
         self.totals.fill(0.0);
         self.rests.fill(0.0);
         smoothing::begin(batch, &self.opened.direction, weights, rows, self.totals);
+        two_targets::begin(batch, weights, rows, self.totals);
         let mut totals = Pieces::over(&mut *self.totals);
         let mut rests = Pieces::over(&mut *self.rests);
         let totals = plan.tiles().map(|rows| {
@@ -261,8 +281,8 @@ impl<'a, A: Element> Underway<'a, A> {
         let bound = bounds::class_row(batch).max(f64::from_bits(1));
         let mut boost = A::MAX_EXPONENT - binary_exponent(bound);
         let by_rank_one = batch.smoothing() == Smoothing::RankOne;
-        if by_rank_one {
-            // Its uniform term is multiplied by 2^boost at once.
+        if by_rank_one || plan.targets > plan.rows {
+            // What is added to ∂W in `f64` is multiplied by 2^boost at once.
             boost = boost.min(1000);
         }
         let back = WayBack {

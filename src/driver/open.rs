@@ -13,7 +13,7 @@ use super::close::Closed;
 use super::entries::Tile;
 use super::features::Batch;
 use super::lane::{self, Lane};
-use super::smoothing::{Smoothing, Uniform};
+use super::smoothing::Smoothing;
 use super::weights::{Block, Scanned, Weights, keep_winners};
 
 /// What the forward pass leaves behind, for the columns that are evaluated here.
@@ -98,9 +98,7 @@ impl<A: Element> Opened<'_, A> {
         (0..batch.plan.rows)
             .map(|row| {
                 let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
-                let uniform = Uniform::of(batch, all, segments.clone(), row);
-                let target = &batch.targets[row];
-                Closed::new(batch.head, segments.copied(), target, uniform)
+                Closed::new(batch, row, segments.copied(), all)
             })
             .collect()
     }
@@ -141,8 +139,8 @@ impl<A: Element> Segment<'_, A> {
         for rows in plan.tiles() {
             let products = &mut room[..rows.len() * block.columns.len()];
             let sums = &mut self.sums[rows.clone()];
-            batch.products(&rows, block, products, |row, logit| {
-                sums[row].target = logit;
+            batch.products(&rows, block, products, |(row, which), logit| {
+                sums[row].targets[which] = logit;
             });
             let kept = self.kept.take_if(plan.keeps, products.len());
             let tile = batch.tile(&rows, block, products);
@@ -175,14 +173,14 @@ impl<A: Element> Block<'_, A> {
 
 impl<A: Element> Batch<'_, A> {
     /// Writes `features · Wᵀ` of a tile by a block. Targets enter the sums on their own, so −∞ stands in their place. It also
-    /// stands in the place of all sub-centers of a class but the nearest. `seen` is told each target's row in the tile, and its
-    /// logit without the margin.
+    /// stands in the place of all sub-centers of a class but the nearest. `seen` is told each target's row in the tile, which of
+    /// the row's targets it is, and its logit without the margin.
     pub(super) fn products(
         &self,
         rows: &Range<usize>,
         block: &Block<'_, A>,
         out: &mut [A],
-        mut seen: impl FnMut(usize, A),
+        mut seen: impl FnMut((usize, usize), A),
     ) {
         let (columns, group, dim) = (&block.columns, self.plan.group, self.plan.dim);
         let (height, width) = (rows.len(), columns.len());
@@ -192,13 +190,14 @@ impl<A: Element> Batch<'_, A> {
             MatRef::from_row_major_slice(self.rows(rows), height, dim),
             MatRef::from_row_major_slice(block.rows, width, dim).transpose(),
         );
-        for &row in self.rows_of(columns) {
+        for &target in self.targets_among(columns) {
+            let (row, which) = self.row_of(target);
             if rows.contains(&row) {
-                let column = self.targets[row].column - columns.start;
+                let column = self.targets[target].column - columns.start;
                 let own = row - rows.start;
                 let logit = out[own * width + column]
                     .mul_add(block.factors[column], block.constants[column]);
-                seen(own, logit);
+                seen((own, which), logit);
                 let start = own * width + column / group * group;
                 out[start..start + group].fill(A::neg_infinity());
             }

@@ -11,7 +11,6 @@ use crate::scratch::RowSum;
 use super::close::Closed;
 use super::features::Batch;
 use super::finish::WayBack;
-use super::target::RowTarget;
 use super::weights::{Block, Weights};
 
 /// How the uniform term is found.
@@ -50,14 +49,15 @@ pub(super) struct Uniform {
 }
 
 impl Uniform {
-    /// That of a row, from v or from the segments, and from the sum of all constants.
-    pub(super) fn of<'s, A: Element>(
+    /// That of one of a row's targets, from v or from the segments, and from the sum of all constants.
+    pub(super) fn of<A: Element>(
         batch: &Batch<'_, A>,
+        index: usize,
+        segments: impl Iterator<Item = RowSum<A>>,
         (direction, constants): (&[f64], f64),
-        segments: impl Iterator<Item = &'s RowSum<A>>,
-        row: usize,
     ) -> Self {
-        let (target, epsilon) = (&batch.targets[row], batch.head.smoothing);
+        let (target, epsilon) = (&batch.targets[index], batch.head.smoothing);
+        let row = batch.row_of(index).0;
         let classes = (batch.plan.columns / batch.plan.group) as f64;
         let share = batch.head.uniform_share(batch.plan.columns);
         let (sum, mean, bound) = match batch.smoothing() {
@@ -67,11 +67,13 @@ impl Uniform {
                 let wide: Vec<f64> = features.iter().map(|x| x.widen()).collect();
                 let margin = target.logit - target.plain_logit;
                 let sum = dot(&wide, direction) + constants + margin;
-                (sum, 0.0, share * bound(batch, direction, target))
+                (sum, 0.0, share * bound(batch, direction, row))
             }
             Smoothing::Entries => {
                 let others: f64 = segments.map(|segment| segment.logits).sum();
-                let sum = others + constants + target.value;
+                let others_targets = batch.targets_of(row).filter(|&(other, _)| other != index);
+                let plain = others_targets.map(|(other, _)| batch.targets[other].plain_value());
+                let sum = plain.fold(others + constants + target.value, |sum, plain| sum + plain);
                 // Weights are normalised wherever entries are not plain.
                 (sum, share * others, epsilon * target.negative_slope)
             }
@@ -85,14 +87,11 @@ impl Uniform {
     }
 }
 
-/// The most that an entry of v without a row's own class may be.
-fn bound<A: Element>(batch: &Batch<'_, A>, direction: &[f64], target: &RowTarget<A>) -> f64 {
-    let own = if batch.head.normalises_weights() {
-        1.0
-    } else {
-        target.steepest[0]
-    };
-    largest_magnitude(direction) + own
+/// The most that an entry of v without a row's own classes may be.
+fn bound<A: Element>(batch: &Batch<'_, A>, direction: &[f64], row: usize) -> f64 {
+    let targets = batch.targets_of(row);
+    let own = targets.map(|(target, _)| batch.largest_entry(target));
+    own.fold(largest_magnitude(direction), |sum, own| sum + own)
 }
 
 /// What the uniform term adds to ∂X, to begin its sums with: `−(ε/C)(v − ŵ_y)`.
@@ -110,7 +109,9 @@ pub(super) fn begin<A: Element>(
     let mut others = vec![0.0; batch.plan.dim];
     for (i, totals) in totals.chunks_exact_mut(batch.plan.dim).enumerate() {
         others.copy_from_slice(direction);
-        weights.subtract(batch.targets[i].column, &mut others);
+        for (target, _) in batch.targets_of(i) {
+            weights.subtract(batch.targets[target].column, &mut others);
+        }
         let factor = scale_by_power(-share * rows[i].focus, -rows[i].exponent);
         OrderFree::over(totals, &mut []).add(&[factor], &others);
     }
@@ -149,12 +150,13 @@ pub(super) fn add_to_classes<A: Element>(
     let mut own: Vec<f64> = Vec::new();
     for (j, (out, factor)) in out.chunks_exact_mut(dim).zip(block.factors).enumerate() {
         let column = block.columns.start + j;
-        let rows = batch.rows_of(&(column..column + 1));
-        if !rows.is_empty() {
+        let targets = batch.targets_among(&(column..column + 1));
+        if !targets.is_empty() {
             own.clear();
             own.extend_from_slice(&back.uniform);
         }
-        for &row in rows {
+        for &target in targets {
+            let row = batch.row_of(target).0;
             let factor = share * batch.coefficients[row] * back.rows[row].focus;
             let features = batch.rows(&(row..row + 1));
             for (own, feature) in own.iter_mut().zip(features) {
@@ -162,7 +164,11 @@ pub(super) fn add_to_classes<A: Element>(
             }
         }
         let factor = if normalised { factor.widen() } else { 1.0 };
-        let all = if rows.is_empty() { &back.uniform } else { &own };
+        let all = if targets.is_empty() {
+            &back.uniform
+        } else {
+            &own
+        };
         for (out, own) in out.iter_mut().zip(all) {
             *out = A::narrow(own.mul_add(factor, out.widen()));
         }

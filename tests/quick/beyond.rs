@@ -32,7 +32,6 @@ const NOT_YET: &[&str] = &[
     "circle_true",
     "intertopk_arc_k1",
     "intertopk_subcenter_arc_k3",
-    "mixup_arc",
     // Only type C of SphereFace2 is here.
     "sphereface2_a_speaker",
     // The gradient that this is the table of is that of another loss.
@@ -43,6 +42,8 @@ const NOT_YET: &[&str] = &[
 struct Subject<A> {
     loss: Box<dyn MarginLoss<A>>,
     label_weights: Option<Vec<A>>,
+    /// Of each row, and the share of the first one.
+    second: Option<(Vec<usize>, f64)>,
     reduction: Reduction,
     /// The classes that are evaluated, in their order, if not all are.
     classes: Option<Vec<usize>>,
@@ -57,6 +58,7 @@ impl<A: Float> Subject<A> {
         Self {
             loss: Box::new(loss),
             label_weights: None,
+            second: None,
             reduction: Reduction::Mean,
             classes: None,
             by_learnable: 1.0,
@@ -105,6 +107,14 @@ fn subject<A: Float>(
         }
         "label_smoothing_cos" => {
             Subject::new(Composed::new(cos_face()?).with_label_smoothing(number("eps"))?)
+        }
+        "mixup_arc" => {
+            let second = parameters.numbers("y2");
+            let second = second.into_iter().map(|label| label as usize).collect();
+            Subject {
+                second: Some((second, number("lam"))),
+                ..Subject::new(arc_face()?)
+            }
         }
         "focal_cos_s16" => Subject::new(Composed::new(cos_face()?).with_focal(number("gamma"))?),
         "logit_adjust_s10" | "logit_adjust_cos_s10" => {
@@ -322,6 +332,9 @@ fn check<A: Float>(name: &str, case: &Value, tolerance: f64) -> Result<bool, Err
     let mut targets = Targets::new(&batch.labels).with_reduction(subject.reduction);
     if let Some(label_weights) = &subject.label_weights {
         targets = targets.with_label_weights(label_weights);
+    }
+    if let Some((labels, share)) = &subject.second {
+        targets = targets.with_second(labels, *share);
     }
     let (x, w) = (batch.features.view(), batch.weights.view());
     let compare = |path: &str, found: &Evaluation<A>, weights: &[f64]| {

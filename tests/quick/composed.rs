@@ -26,7 +26,7 @@ fn counts(classes: usize) -> Vec<f64> {
 }
 
 /// Every composition with losses of every kind.
-fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
+pub(crate) fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     let bias = |classes: usize| (0..classes).map(|class| 0.1 * class as f64).collect();
     let mut all: Vec<(String, usize, Box<dyn MarginLoss<f64>>)> = Vec::new();
     let mut add = |name: &str, classes, loss: Result<Box<dyn MarginLoss<f64>>, Error>| {
@@ -98,6 +98,13 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("smoothing", 27, mv, |c| c.with_label_smoothing(0.1));
     composed!("smoothing", 27, curricular, |c| c.with_label_smoothing(0.1));
     composed!("smoothing", 27, filtered, |c| c.with_label_smoothing(0.1));
+    let by_class = arc.with_class_margins(vec![0.1, 0.2, 0.3, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+    let by_class = by_class.expect("in range");
+    composed!("all", 9, by_class.clone(), |c| {
+        c.with_label_smoothing(0.1)?
+            .with_sub_centers(3)?
+            .with_focal(0.5)
+    });
     composed!("smoothed sub-centers", 9, learned, |c| c
         .with_sub_centers(3)?
         .with_label_smoothing(0.1));
