@@ -51,7 +51,7 @@ fn losses() -> Result<Vec<Named>, Error> {
             .with_momentum(0.0)?
             .with_t(0.4)?,
     ));
-    add(Box::new(SphereFace2::default()));
+    add(Box::<SphereFace2>::default());
     add(Box::new(UniFace::new(7.0, 0.2)?));
     let by_row = CosFace::new(7.0, 0.3)?.with_row_margins(vec![0.1, 0.2, 0.3, 0.4, 0.0])?;
     all.push((BY_ROW.into(), 27, Box::new(by_row)));
