@@ -292,8 +292,11 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The loss whose rows have two targets each.
+const TWO_TARGETS: &str = "arcface with two targets";
+
 /// Losses by their lines, one of each kind.
-const LINES: [&str; 21] = [
+const LINES: [&str; 24] = [
     "softmax",
     "modified-softmax",
     "a-softmax:m=4,lambda=5",
@@ -311,6 +314,8 @@ const LINES: [&str; 21] = [
     "sphereface2:arc",
     "uniface",
     "arcface+smoothing:epsilon=0.1",
+    "mv-softmax:s=64+smoothing:epsilon=0.1",
+    "arcface+subcenters:k=4+smoothing:epsilon=0.1",
     "arcface+focal",
     "arcface+subcenters:k=4",
     "arcface+intertopk:k=5,m=0.06",
@@ -337,6 +342,7 @@ fn every_loss(case: &Case) -> Result<(), Error> {
             "arcface with class priors".into(),
             Box::new(Composed::new(ArcFace::default()).with_class_priors(&each(1.0), 1.0)?),
         ),
+        (TWO_TARGETS.into(), Box::new(ArcFace::default())),
     ];
     for line in LINES {
         let objective: Objective = line.parse()?;
@@ -349,6 +355,12 @@ fn every_loss(case: &Case) -> Result<(), Error> {
         let classes = case.classes / loss.sub_centers();
         let labels: Vec<usize> = labels.iter().map(|label| label % classes).collect();
         let targets = Targets::new(&labels);
+        let seconds: Vec<usize> = labels.iter().map(|label| (label + 1) % classes).collect();
+        let asked = if name == TWO_TARGETS {
+            targets.with_second(&seconds, 0.3)
+        } else {
+            targets
+        };
         let [base, this] = medians(
             case.repetitions,
             [
@@ -358,7 +370,7 @@ fn every_loss(case: &Case) -> Result<(), Error> {
                         .expect("valid arguments");
                 },
                 &mut || {
-                    loss.evaluate_into(features.view(), weights.view(), &targets, &mut second)
+                    loss.evaluate_into(features.view(), weights.view(), &asked, &mut second)
                         .expect("valid arguments");
                 },
             ],

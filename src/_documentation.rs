@@ -39,6 +39,7 @@
 /// [`SphereFace2`]: crate::SphereFace2
 /// [`SphereFace2::arc`]: crate::SphereFace2::arc
 /// [`UniFace`]: crate::UniFace
+/// [`Targets::with_second`]: crate::Targets::with_second
 /// [`VaryingMargin`]: crate::VaryingMargin
 /// [`guide`]: crate::guide
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
@@ -140,6 +141,8 @@ pub mod training {}
 /// [`guide::adacos_scale`]: crate::guide::adacos_scale
 /// [`predict`]: crate::MarginLoss::predict
 /// [`top_k`]: crate::MarginLoss::top_k
+/// [`with_second`]: crate::Targets::with_second
+/// [`with_second_by_row`]: crate::Targets::with_second_by_row
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 

@@ -6,6 +6,62 @@ use num_traits::Float;
 use crate::error::{Argument, Error};
 use crate::targets::{Labels, Reduction, Targets};
 
+/// No class: in the place of the second label of a row that has but one target.
+pub(crate) const NO_CLASS: usize = usize::MAX;
+
+/// Refuses second targets.
+pub(crate) fn one_target<A>(targets: &Targets<'_, A>) -> Result<(), Error> {
+    match targets.second_labels() {
+        None => Ok(()),
+        Some(_) => Err(Error::NotComposable {
+            what: "a second target",
+            with: "a loss that has one for each row",
+        }),
+    }
+}
+
+/// Shapes, labels and weights, where rows may have a second target: the labels as classes, after those of all rows the second
+/// ones, and how much each row's loss for its first label counts beside the other. There are neither if no row has a second
+/// target.
+pub(crate) fn two_targets<A: Float>(
+    features: ArrayView2<'_, A>,
+    rows: ArrayView2<'_, A>,
+    argument: Argument,
+    group: usize,
+    targets: &Targets<'_, A>,
+) -> Result<(Vec<usize>, Vec<f64>), Error> {
+    let mut labels = labels(features, rows, argument, group, targets.labels())?;
+    targets.check_second()?;
+    let (rows, classes) = (labels.len(), rows.nrows() / group);
+    if let Some(second) = targets.second_labels() {
+        for (row, label) in second.iter().enumerate() {
+            class(row, label, classes)?;
+        }
+    }
+    weights_of(targets, rows, classes)?;
+    let second = |row| targets.second_of(row).is_some();
+    if !(0..rows).any(second) {
+        return Ok((labels, Vec::new()));
+    }
+    let mut shares = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let (class, share) = match targets.second_of(row) {
+            None => (NO_CLASS, 1.0),
+            Some((label, share)) => {
+                let [first, second] = label_weights(targets, row);
+                let sum = first + second;
+                match if sum > 0.0 { first / sum } else { share } {
+                    1.0 => (NO_CLASS, 1.0),
+                    share => (class(row, label, classes)?, share),
+                }
+            }
+        };
+        labels.push(class);
+        shares.push(share);
+    }
+    Ok((labels, shares))
+}
+
 /// Shapes, labels and weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says, `group`
 /// of them for each class.
 pub(crate) fn batch<A: Float>(
@@ -15,10 +71,20 @@ pub(crate) fn batch<A: Float>(
     group: usize,
     targets: &Targets<'_, A>,
 ) -> Result<Vec<usize>, Error> {
-    let classes = rows.nrows() / group;
+    one_target(targets)?;
     let labels = labels(features, rows, argument, group, targets.labels())?;
+    weights_of(targets, labels.len(), rows.nrows() / group)?;
+    Ok(labels)
+}
+
+/// The weights of the rows and of the labels.
+fn weights_of<A: Float>(
+    targets: &Targets<'_, A>,
+    rows: usize,
+    classes: usize,
+) -> Result<(), Error> {
     let divisor = match targets.reduction() {
-        Reduction::Mean | Reduction::WeightedMean => Some(labels.len()),
+        Reduction::Mean | Reduction::WeightedMean => Some(rows),
         Reduction::BatchMean => Some(targets.labels().batch()),
         Reduction::Sum | Reduction::None => None,
     };
@@ -27,13 +93,12 @@ pub(crate) fn batch<A: Float>(
     }
     if let Some(row_weights) = targets.row_weights() {
         let either_sign = targets.reduction() == Reduction::None;
-        weights(row_weights, Argument::RowWeights, labels.len(), either_sign)?;
+        weights(row_weights, Argument::RowWeights, rows, either_sign)?;
     }
     if let Some(label_weights) = targets.label_weights() {
         weights(label_weights, Argument::LabelWeights, classes, false)?;
     }
-    products(targets)?;
-    Ok(labels)
+    products(targets)
 }
 
 /// That an argument has as many rows as it must have.
@@ -143,15 +208,28 @@ pub(crate) fn shapes<A>(
     Ok(())
 }
 
-/// The weight of a row times that of its label; no number if it has none.
+/// An entry of a list of weights; no number if there is none.
+fn entry<A: Float>(weights: &[A], index: Option<usize>) -> f64 {
+    let weight = index.and_then(|index| weights.get(index)?.to_f64());
+    weight.unwrap_or(f64::NAN)
+}
+
+/// The weight of a row times that of its label; of two labels, each with its share.
 fn weight<A: Float>(targets: &Targets<'_, A>, row: usize) -> f64 {
-    let entry = |weights: &[A], index: Option<usize>| {
-        let weight = index.and_then(|index| weights.get(index)?.to_f64());
-        weight.unwrap_or(f64::NAN)
-    };
+    let [first, second] = label_weights(targets, row);
     let of_row = |weights| entry(weights, Some(row));
-    let of_label = |weights| entry(weights, usize::try_from(targets.labels().get(row)).ok());
-    targets.row_weights().map_or(1.0, of_row) * targets.label_weights().map_or(1.0, of_label)
+    targets.row_weights().map_or(1.0, of_row) * (first + second)
+}
+
+/// The weights of a row's two labels, each times its share; of one label, its weight and 0.
+fn label_weights<A: Float>(targets: &Targets<'_, A>, row: usize) -> [f64; 2] {
+    let weights = targets.label_weights();
+    let of = |label| weights.map_or(1.0, |weights| entry(weights, usize::try_from(label).ok()));
+    let first = of(targets.labels().get(row));
+    match targets.second_of(row) {
+        None => [first, 0.0],
+        Some((label, share)) => [share * first, (1.0 - share) * of(label)],
+    }
 }
 
 /// How much each row counts in the reduced loss: its weight, over the divisor of the mean.

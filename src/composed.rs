@@ -48,18 +48,17 @@ use crate::text;
 ///
 /// # Errors
 ///
-/// Those of the loss; [`Error::SubCenters`] if K does not divide the rows of W; [`Error::NotComposable`] for what is no loss
-/// together:
+/// Those of the loss; [`Error::SubCenters`] if K does not divide the rows of W. What is no loss together is
+/// [`Error::NotComposable`] of the evaluation:
 ///
-/// | what | with | refused by |
-/// |---|---|---|
-/// | label smoothing | sub-centers, focal modulation, an inter-topk penalty | the methods that add them, and the text |
-/// | label smoothing, an inter-topk penalty | a margin that changes the negatives | the evaluation |
-/// | label smoothing, focal modulation, an inter-topk penalty | a loss that is no softmax | the evaluation |
-/// | an inter-topk penalty | a layer whose logits are no scaled cosines | the evaluation |
-/// | class priors | a loss of squared distances | the evaluation |
-/// | sub-centers | a layer that does not normalise its class weights | the evaluation |
-/// | anything | center loss, a loss of the caller's own, a loss that is composed already | the evaluation |
+/// | what | with |
+/// |---|---|
+/// | label smoothing, focal modulation, an inter-topk penalty | a loss that is no softmax |
+/// | an inter-topk penalty | a margin that changes the negatives |
+/// | an inter-topk penalty | a layer whose logits are no scaled cosines |
+/// | class priors | a loss of squared distances |
+/// | sub-centers | a layer that does not normalise its class weights |
+/// | anything | center loss, a loss of the caller's own, a loss that is composed already |
 ///
 /// # Examples
 ///
@@ -119,42 +118,35 @@ impl<L> Composed<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless K ≥ 1; [`Error::NotComposable`] if K > 1 and labels are smoothed.
+    /// [`Error::Parameter`] unless K ≥ 1.
     pub fn with_sub_centers(self, sub_centers: usize) -> Result<Self, Error> {
         parameter("k", sub_centers as f64, sub_centers > 0, "be at least 1")?;
-        Self {
+        Ok(Self {
             sub_centers,
             ..self
-        }
-        .checked()
+        })
     }
 
     /// With the share ε of the targets spread over all classes.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless ε ∈ [0, 1); [`Error::NotComposable`] if ε > 0 and there are sub-centers, focal modulation or an
-    /// inter-topk penalty.
+    /// [`Error::Parameter`] unless ε ∈ [0, 1).
     pub fn with_label_smoothing(self, epsilon: f64) -> Result<Self, Error> {
         let holds = (0.0..1.0).contains(&epsilon);
         let smoothing = parameter("epsilon", epsilon, holds, "lie in [0, 1)")?;
-        Self { smoothing, ..self }.checked()
+        Ok(Self { smoothing, ..self })
     }
 
     /// With focal modulation of the exponent γ; 2 is usual, 0 is none.
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless γ ∈ [0, 100]; [`Error::NotComposable`] if γ > 0 and labels are smoothed.
+    /// [`Error::Parameter`] unless γ ∈ [0, 100].
     pub fn with_focal(self, gamma: f64) -> Result<Self, Error> {
         let holds = (0.0..=100.0).contains(&gamma);
         let focal = parameter("gamma", gamma, holds, "lie in [0, 100]")?;
-        Self { focal, ..self }.checked()
-    }
-
-    fn checked(self) -> Result<Self, Error> {
-        self.composition().check()?;
-        Ok(self)
+        Ok(Self { focal, ..self })
     }
 
     /// With τ ln π_j on the logits, where π_j is class j's share of `counts`; τ = 1 is usual. A class that has no sample gets
@@ -198,13 +190,10 @@ impl<L> Composed<L> {
     }
 
     /// With a penalty for the classes that are nearest to a row; k = 0 is none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotComposable`] if labels are smoothed.
-    pub fn with_inter_topk(self, penalty: InterTopK) -> Result<Self, Error> {
+    #[must_use]
+    pub fn with_inter_topk(self, penalty: InterTopK) -> Self {
         let inter_topk = Some(penalty).filter(|penalty| penalty.k() > 0);
-        Self { inter_topk, ..self }.checked()
+        Self { inter_topk, ..self }
     }
 
     /// The loss that the rest is added to.

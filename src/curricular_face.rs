@@ -5,6 +5,7 @@ use core::fmt;
 use ndarray::ArrayView2;
 
 use crate::arc_face::{ArcFace, PastPi};
+use crate::check::NO_CLASS;
 use crate::driver::{Head, Layer};
 use crate::error::{self, Argument, Error, parameter};
 use crate::float::{Float, sealed::TOKEN};
@@ -41,7 +42,8 @@ use crate::request::Request;
 /// t \leftarrow \alpha\, \frac{1}{N} \sum_i \cos\theta_{i y_i} + (1 - \alpha)\, t
 /// ```
 ///
-/// t stays as it is with a batch of no rows. α is the share of the newest batch. The paper's text has 0.99, where it means the
+/// A row with [two targets](crate::Targets::with_second) counts with the mean of its two cosines, weighed as its losses are. t stays
+/// as it is with a batch of no rows. α is the share of the newest batch. The paper's text has 0.99, where it means the
 /// share of the past: the authors' code has 0.01, which its author has confirmed, and so is the default here.
 /// [`with_momentum`](Self::with_momentum) takes another: 0 for a t that stays, as in an evaluation of other data whose loss is to be
 /// compared.
@@ -252,9 +254,24 @@ impl<A: Float> MarginLoss<A> for CurricularFace {
             return A::solve(TOKEN, &self.head(), request);
         }
         let group = request.composition.sub_centers;
-        let labels = request.labels(Argument::ClassWeights, group)?;
+        let (labels, shares) = request.two_targets(Argument::ClassWeights, group)?;
         let (features, weights) = (request.features(), request.weights());
-        let cosines = A::target_cosines(TOKEN, features, weights, &labels, group);
+        let (first, second) = labels.split_at(features.nrows());
+        let of = |labels: &[usize]| A::target_cosines(TOKEN, features, weights, labels, group);
+        let mut cosines = of(first);
+        if !second.is_empty() {
+            let second = first
+                .iter()
+                .zip(second)
+                .map(|(&first, &second)| match second {
+                    NO_CLASS => first,
+                    second => second,
+                });
+            let second = of(&second.collect::<Vec<_>>());
+            for ((cosine, second), share) in cosines.iter_mut().zip(second).zip(shares) {
+                *cosine = share * *cosine + (1.0 - share) * second;
+            }
+        }
         let updated = self.after(&cosines);
         A::solve(TOKEN, &updated.head(), request.reborrow())?;
         request.evaluation.forward.statistics = updated.t.to_vec();

@@ -16,6 +16,10 @@ pub enum Argument {
     Centers,
     /// The N labels.
     Labels,
+    /// The N second labels of [`Targets::with_second`](crate::Targets::with_second).
+    SecondLabels,
+    /// The shares λ of the first labels beside second ones.
+    Shares,
     /// The N row weights.
     RowWeights,
     /// The N entries that say which rows are ignored.
@@ -48,6 +52,8 @@ impl fmt::Display for Argument {
             Self::ClassWeights => "class weights",
             Self::Centers => "centers",
             Self::Labels => "labels",
+            Self::SecondLabels => "second labels",
+            Self::Shares => "shares",
             Self::RowWeights => "row weights",
             Self::IgnoredRows => "ignored rows",
             Self::LabelWeights => "label weights",
@@ -524,7 +530,13 @@ impl Error {
     /// The row of the batch that the error names, if it names one.
     pub(crate) fn batch_row(&mut self) -> Option<&mut usize> {
         match self {
-            Self::LabelOutOfRange { row, .. } | Self::MarginNotFinite { row, .. } => Some(row),
+            Self::LabelOutOfRange { row, .. }
+            | Self::MarginNotFinite { row, .. }
+            | Self::EntryOutOfRange {
+                argument: Argument::Shares,
+                row,
+                ..
+            } => Some(row),
             Self::NonFinite { argument, row }
             | Self::ZeroNorm { argument, row }
             | Self::NormTooSmall { argument, row }

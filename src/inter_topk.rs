@@ -44,7 +44,7 @@ use crate::margin::{Angle, TargetLogit};
 /// use margin_losses::ndarray::array;
 ///
 /// let (x, w) = (array![[1.0, 0.2]], array![[1.0, 0.0], [0.8, 0.6], [-1.0, 0.1]]);
-/// let loss = Composed::new(ArcFace::new(8.0, 0.2)?).with_inter_topk(InterTopK::angular(1, 0.06)?)?;
+/// let loss = Composed::new(ArcFace::new(8.0, 0.2)?).with_inter_topk(InterTopK::angular(1, 0.06)?);
 /// let logit = |class: [f64; 2], turned: f64| {
 ///     let angle = class[1].atan2(class[0]) - 0.2_f64.atan2(1.0);
 ///     8.0 * (angle.abs() + turned).cos()

@@ -48,7 +48,8 @@ use crate::text;
 ///
 /// # Errors
 ///
-/// Those of the classifier and of the center loss.
+/// Those of the classifier and of the center loss; [`Error::NotComposable`] if rows have a second target, for a feature has one
+/// center.
 ///
 /// # Examples
 ///

@@ -204,7 +204,7 @@ impl FromStr for Objective {
                 Term::Smoothing(epsilon) => composed.with_label_smoothing(epsilon)?,
                 Term::Focal(gamma) => composed.with_focal(gamma)?,
                 Term::LogPriors(log_priors) => composed.with_log_priors(log_priors)?,
-                Term::InterTopK(penalty) => composed.with_inter_topk(penalty)?,
+                Term::InterTopK(penalty) => composed.with_inter_topk(penalty),
                 Term::Center(given) => {
                     lambda = Some(given.unwrap_or(CENTER_WEIGHT));
                     composed

@@ -49,25 +49,6 @@ impl Composition<'_> {
         log_priors: &[],
         inter_topk: None,
     };
-
-    /// Refuses what is no loss together, whatever it is composed with.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let with = if self.smoothing == 0.0 {
-            return Ok(());
-        } else if self.sub_centers > 1 {
-            "sub-centers"
-        } else if self.focal != 0.0 {
-            "focal modulation"
-        } else if self.inter_topk.is_some() {
-            "an inter-topk penalty"
-        } else {
-            return Ok(());
-        };
-        Err(Error::NotComposable {
-            what: "label smoothing",
-            with,
-        })
-    }
 }
 
 /// What an evaluation is for.
@@ -214,7 +195,7 @@ impl<A: num_traits::Float> Request<'_, A> {
     ///
     /// [`Error::NoScores`] if no loss is [wanted](Self::wants_scores), shapes that disagree, labels out of range, weights that
     /// are not finite or negative, and a mean without rows or weights; [`Error::NotComposable`] if the loss is
-    /// [`Composed`](crate::Composed), which a loss of your own cannot be.
+    /// [`Composed`](crate::Composed) or rows have a second target, for a loss of your own knows of neither.
     pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
         self.check_alone()?;
         self.labels(Argument::ClassWeights, 1)
@@ -229,6 +210,19 @@ impl<A: num_traits::Float> Request<'_, A> {
         check::batch(self.features, weights, argument, group, &self.targets)
     }
 
+    /// The same where rows may have a second target; see [`check::two_targets`].
+    pub(crate) fn two_targets(
+        &self,
+        argument: Argument,
+        group: usize,
+    ) -> Result<(Vec<usize>, Vec<f64>), Error> {
+        if self.wants_scores() {
+            return Err(Error::NoScores);
+        }
+        let weights = self.wanted.weights();
+        check::two_targets(self.features, weights, argument, group, &self.targets)
+    }
+
     /// ∂L/∂ℓᵢ of each row: its row weight times the weight of its label, over the divisor of the mean.
     #[must_use]
     pub fn coefficients(&self) -> Vec<f64> {
@@ -240,7 +234,8 @@ impl<A: num_traits::Float> Request<'_, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] or [`Error::BatchOverflow`] if a loss or a gradient is not finite; nothing has been written then.
+    /// [`Error::Overflow`] or [`Error::BatchOverflow`] if a loss or a gradient is not finite, [`Error::NotComposable`] if rows have
+    /// a [second target](crate::Targets::with_second); nothing has been written then.
     ///
     /// # Panics
     ///
@@ -255,6 +250,7 @@ impl<A: num_traits::Float> Request<'_, A> {
     where
         A: Default,
     {
+        check::one_target(&self.targets)?;
         let coefficients = self.coefficients();
         let row_losses: Vec<f64> = row_losses.into_iter().collect();
         assert_eq!(

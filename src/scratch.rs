@@ -22,7 +22,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) flags: Vec<bool>,
 }
 
-/// What is known of the logits of a row over the classes seen so far. But for `target`, the target's does not count.
+/// What is known of the logits of a row over the classes seen so far. But for `targets`, those of the targets do not count.
 ///
 /// For the logistic link, `total` is Σ softplus(z), and `total · length` is Σ σ(z). For hinges, `total` is how many z are above 0,
 /// and `mean` their mean. For both the shift stays 0.
@@ -34,12 +34,14 @@ pub(crate) struct RowSum<A> {
     pub(crate) length: f64,
     /// The mean of the logits without their constants, likewise; for negatives that a margin changes.
     pub(crate) mean: f64,
+    /// The sum of the logits without their constants, where smoothed labels need every one of them.
+    pub(crate) logits: f64,
     /// What the exponentials are relative to: never above the largest logit.
     pub(crate) shift: A,
     /// The largest logit, as no margin has changed it.
     pub(crate) largest: A,
-    /// The target's, likewise, with the rounding of its product; 0 if its class has not been seen.
-    pub(crate) target: A,
+    /// Those of the row's targets, likewise, with the rounding of their products; 0 if a class has not been seen.
+    pub(crate) targets: [A; 2],
 }
 
 impl<A: num_traits::Float> RowSum<A> {
@@ -49,9 +51,10 @@ impl<A: num_traits::Float> RowSum<A> {
             total: 0.0,
             length: 1.0,
             mean: 0.0,
+            logits: 0.0,
             shift: A::zero(),
             largest: A::neg_infinity(),
-            target: A::zero(),
+            targets: [A::zero(); 2],
         }
     }
 }

@@ -487,7 +487,7 @@ impl ObjectiveMirror {
             .with_log_priors(self.log_priors)?;
         let classifier = match self.inter_topk {
             None => classifier,
-            Some(penalty) => classifier.with_inter_topk(penalty)?,
+            Some(penalty) => classifier.with_inter_topk(penalty),
         };
         let objective = Objective::new(classifier)?;
         match self.lambda {

@@ -1,6 +1,10 @@
 //! What a batch is to be classified as.
 
 use ndarray::{Array1, ArrayView1};
+use num_traits::Float;
+
+use crate::check;
+use crate::error::{Argument, Error, parameter};
 
 /// How the losses ℓᵢ of the rows become one number, and with them their gradients.
 ///
@@ -337,9 +341,23 @@ impl<'a, T: Integer> From<&'a Array1<T>> for Labels<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Targets<'a, A> {
     labels: Labels<'a>,
+    second: Option<Second<'a, A>>,
     row_weights: Option<&'a [A]>,
     label_weights: Option<&'a [A]>,
     reduction: Reduction,
+}
+
+/// The second labels, and the shares of the first ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Second<'a, A> {
+    labels: Labels<'a>,
+    shares: Shares<'a, A>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shares<'a, A> {
+    OfAll(f64),
+    ByRow(&'a [A]),
 }
 
 impl<'a, A> Targets<'a, A> {
@@ -349,6 +367,7 @@ impl<'a, A> Targets<'a, A> {
     pub fn new(labels: impl Into<Labels<'a>>) -> Self {
         Self {
             labels: labels.into(),
+            second: None,
             row_weights: None,
             label_weights: None,
             reduction: Reduction::Mean,
@@ -372,6 +391,76 @@ impl<'a, A> Targets<'a, A> {
     {
         Targets {
             labels: self.labels.with_ignored_rows(ignored),
+            ..self.reborrow()
+        }
+    }
+
+    /// A second label y′ for each row, for inputs that are mixed of two: mixup, CutMix. The loss of a row is
+    /// `λ ℓ(y) + (1 − λ) ℓ(y′)`, where λ ∈ [0, 1] is the share of its first label, and each label has the margin in its own term.
+    ///
+    /// A softmax loss takes both in one evaluation. Where classes do not compete, or a margin changes the negatives, every row
+    /// is evaluated once for each label. [`CenterLoss`](crate::CenterLoss) and
+    /// [`JointLoss`](crate::JointLoss) refuse it, as does a loss of your own.
+    ///
+    /// - With λ = 1 or y = y′ the row has one target, to the bit.
+    /// - The figures of a row, such as [`Forward::correct`](crate::Forward::correct), are those of its first label.
+    /// - A row is ignored if its first label is. A second label is a class, whatever label is ignored.
+    /// - Weights of labels weigh each term by its own label: `rᵢ (λ w_y ℓ(y) + (1 − λ) w_y′ ℓ(y′))`. The row weighs
+    ///   `rᵢ (λ w_y + (1 − λ) w_y′)`, and its [row loss](crate::Forward::row_losses) is the mean that these weights make.
+    ///
+    /// Shares, counts and labels are checked by the evaluation: [`Error::EntryOutOfRange`](crate::Error::EntryOutOfRange) for a λ
+    /// outside of [0, 1], [`Error::RowCount`](crate::Error::RowCount) and
+    /// [`Error::LabelOutOfRange`](crate::Error::LabelOutOfRange).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use margin_losses::{ArcFace, MarginLoss, Targets};
+    /// use margin_losses::ndarray::array;
+    ///
+    /// let (x, w) = (array![[1.0, 2.0], [2.0, -0.5]], array![[0.0, 1.0], [1.0, 0.0]]);
+    /// let (loss, first, second) = (ArcFace::new(8.0, 0.2)?, [0, 1], [1, 1]);
+    /// let mixed = loss.evaluate(x.view(), w.view(), &Targets::new(&first).with_second(&second, 0.7))?;
+    /// let one = loss.evaluate(x.view(), w.view(), &Targets::new(&first))?;
+    /// let other = loss.evaluate(x.view(), w.view(), &Targets::new(&second))?;
+    /// let expected: f64 = 0.7 * one.loss() + 0.3 * other.loss();
+    /// assert!((mixed.loss() - expected).abs() < 1e-13);
+    /// # Ok::<(), margin_losses::Error>(())
+    /// ```
+    ///
+    /// # References
+    ///
+    /// Zhang et al., *mixup: Beyond Empirical Risk Minimization* ([arXiv:1710.09412](https://arxiv.org/abs/1710.09412)); Yun et
+    /// al., *CutMix* ([arXiv:1905.04899](https://arxiv.org/abs/1905.04899)).
+    #[must_use]
+    pub fn with_second<'b>(self, labels: impl Into<Labels<'b>>, lambda: f64) -> Targets<'b, A>
+    where
+        'a: 'b,
+    {
+        Targets {
+            second: Some(Second {
+                labels: labels.into(),
+                shares: Shares::OfAll(lambda),
+            }),
+            ..self.reborrow()
+        }
+    }
+
+    /// The same with a share λ for each row, as CutMix has it.
+    #[must_use]
+    pub fn with_second_by_row<'b>(
+        self,
+        labels: impl Into<Labels<'b>>,
+        lambdas: &'b [A],
+    ) -> Targets<'b, A>
+    where
+        'a: 'b,
+    {
+        Targets {
+            second: Some(Second {
+                labels: labels.into(),
+                shares: Shares::ByRow(lambdas),
+            }),
             ..self.reborrow()
         }
     }
@@ -432,6 +521,7 @@ impl<'a, A> Targets<'a, A> {
     {
         Targets {
             labels: self.labels.reborrow(),
+            second: self.second.as_ref().map(Second::reborrow),
             row_weights: self.row_weights,
             label_weights: self.label_weights,
             reduction: self.reduction,
@@ -447,7 +537,15 @@ impl<'a, A> Targets<'a, A> {
     where
         'a: 'b,
     {
+        let second = self.second.as_ref().map(Second::reborrow);
         Targets {
+            second: second.map(|second| Second {
+                labels: match labels.rows() {
+                    None => second.labels,
+                    Some(rows) => second.labels.of_rows(rows),
+                },
+                ..second
+            }),
             labels,
             row_weights,
             label_weights: self.label_weights,
@@ -459,6 +557,12 @@ impl<'a, A> Targets<'a, A> {
     #[must_use]
     pub fn labels(&self) -> Labels<'a> {
         self.labels
+    }
+
+    /// The second labels, if there are any.
+    #[must_use]
+    pub fn second_labels(&self) -> Option<Labels<'a>> {
+        self.second.as_ref().map(|second| second.labels)
     }
 
     /// The row weights, if there are any.
@@ -477,5 +581,61 @@ impl<'a, A> Targets<'a, A> {
     #[must_use]
     pub fn reduction(&self) -> Reduction {
         self.reduction
+    }
+}
+
+impl<'a, A> Second<'a, A> {
+    /// The same, for a shorter time.
+    fn reborrow<'b>(&self) -> Second<'b, A>
+    where
+        'a: 'b,
+    {
+        Second {
+            labels: self.labels.reborrow(),
+            shares: match self.shares {
+                Shares::OfAll(share) => Shares::OfAll(share),
+                Shares::ByRow(shares) => Shares::ByRow(shares),
+            },
+        }
+    }
+}
+
+impl<A: Float> Targets<'_, A> {
+    /// Refuses second labels of another number than the first, and shares that are none.
+    pub(crate) fn check_second(&self) -> Result<(), Error> {
+        let Some(second) = self.second else {
+            return Ok(());
+        };
+        let (argument, batch) = (Argument::SecondLabels, self.labels.batch());
+        check::row_count(argument, batch, second.labels.batch())?;
+        let argument = Argument::Shares;
+        if let Shares::ByRow(shares) = second.shares {
+            check::row_count(argument, batch, shares.len())?;
+        }
+        let rule = "lie in [0, 1]";
+        for row in 0..self.labels.len() {
+            let share = self.share(second.shares, row);
+            parameter("lambda", share, (0.0..=1.0).contains(&share), rule)
+                .map_err(|error| error.of_entry(argument, row))?;
+        }
+        Ok(())
+    }
+
+    /// λ of a row.
+    fn share(&self, shares: Shares<'_, A>, row: usize) -> f64 {
+        match shares {
+            Shares::OfAll(share) => share,
+            Shares::ByRow(shares) => {
+                let row = self.labels.rows().map_or(row, |rows| rows[row]);
+                shares[row].to_f64().unwrap_or(f64::NAN)
+            }
+        }
+    }
+
+    /// The second label of a row and λ, unless the row has but one target.
+    pub(crate) fn second_of(&self, row: usize) -> Option<(i128, f64)> {
+        let second = self.second?;
+        let (label, share) = (second.labels.get(row), self.share(second.shares, row));
+        (share != 1.0 && label != self.labels.get(row)).then_some((label, share))
     }
 }

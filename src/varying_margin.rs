@@ -133,7 +133,7 @@ impl<L: OneMargin> VaryingMargin<L> {
     fn check<A: Float>(&self, request: &Request<'_, A>) -> Result<(), Error> {
         // What is wrong with the shapes themselves comes first.
         let group = request.composition.sub_centers;
-        let _labels = request.labels(Argument::ClassWeights, group)?;
+        let _labels = request.two_targets(Argument::ClassWeights, group)?;
         let expected = if self.by_row {
             request.targets.labels().batch()
         } else {

@@ -69,9 +69,10 @@ pub(super) fn class_row<A: Element>(batch: &Batch<'_, A>) -> f64 {
 /// The most that a row of ∂W, or an entry of ∂L/∂b, can be.
 fn class_gradient<A: Element>(batch: &Batch<'_, A>, weights: &Scanned) -> f64 {
     let (mut targets, mut constants) = (0.0, 0.0);
-    for (row, target) in batch.targets.iter().enumerate() {
-        targets += pull(batch, row) * target.steepest[1];
-        constants += pull(batch, row);
+    for (index, target) in batch.targets.iter().enumerate() {
+        let pull = pull(batch, batch.row_of(index).0);
+        targets += pull * target.steepest[1];
+        constants += pull;
     }
     if batch.head.learns != Learns::Constants {
         constants = 0.0;
@@ -93,9 +94,13 @@ pub(super) fn surely_finite<A: Element>(
     let limit = 0.99 * A::max_value().widen();
     let mut scale_bound = 0.0;
     for (i, row) in rows.iter().enumerate() {
-        let target = &batch.targets[i];
+        let targets = batch.targets_of(i).zip(&row.terms);
+        let targets = targets.map(|((target, _), term)| (&batch.targets[target], term.pull.abs()));
         let others = scale_by_power(1.01 * batch.through(i), row.exponent);
-        let whole = others + row.pull.abs() * target.steepest[0] + target.term[1].abs();
+        let whole = others + batch.term(i)[1].abs();
+        let whole = targets
+            .clone()
+            .fold(whole, |sum, (target, pull)| sum + pull * target.steepest[0]);
         let coefficient = batch.coefficients[i].abs();
         // Not a number is not finite.
         if row.exponent >= LARGEST_EXPONENT || !(whole <= limit && coefficient * whole <= limit) {
@@ -103,8 +108,8 @@ pub(super) fn surely_finite<A: Element>(
         }
         if let Some(scale) = batch.head.learned_scale() {
             let others = scale_by_power(1.01, row.exponent) + row.mean.abs() / scale;
-            let psi = target.value / scale;
-            scale_bound += coefficient * (others + (row.pull * psi).abs());
+            let pulled = targets.map(|(target, pull)| (pull * (target.value / scale)).abs());
+            scale_bound += coefficient * (others + pulled.sum::<f64>());
         }
     }
     scale_bound <= limit && class_gradient(batch, weights) <= limit

@@ -113,6 +113,27 @@ impl<A: Element> Changed<A> {
             (z, A::one())
         }
     }
+
+    /// The same, whether it turns angles or not.
+    #[inline(always)]
+    fn either(self, z: A) -> (A, A) {
+        if self.turn.turns() {
+            self.of::<true>(z)
+        } else {
+            self.of::<false>(z)
+        }
+    }
+
+    /// The logit that a product becomes; 0 for what has −∞ in its place.
+    #[inline(always)]
+    fn logit(self, product: A, factor: A) -> A {
+        let (value, _) = self.either(product * factor);
+        if product > A::neg_infinity() {
+            value
+        } else {
+            A::zero()
+        }
+    }
 }
 
 /// The products of some rows by a block.
@@ -120,6 +141,8 @@ impl<A: Element> Changed<A> {
 pub(super) struct Tile<'a, A> {
     pub(super) block: &'a Block<'a, A>,
     pub(super) link: Link,
+    /// Whether the logits are summed as they are, too, and kept in the place of their exponentials: for smoothed labels.
+    pub(super) smoothed: bool,
     /// For each row, unless all negatives of all rows are plain.
     pub(super) changed: &'a [Option<Changed<A>>],
     pub(super) products: &'a [A],
@@ -139,9 +162,18 @@ struct Measured<A> {
 
 impl<A: Element> Tile<'_, A> {
     /// Adds each row to its sums. What the backward pass multiplies, `exp(z − shift) · slope/‖w‖`, goes to `out`, unless that
-    /// is empty.
+    /// is empty. For smoothed labels the products go there, because that takes the probabilities.
     #[inline(always)]
-    pub(super) fn open(self, sums: &mut [RowSum<A>], out: &mut [A]) {
+    pub(super) fn open(self, sums: &mut [RowSum<A>], mut out: &mut [A]) {
+        if self.smoothed {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                sum.logits += self.sum_of_logits(row);
+            }
+            if !out.is_empty() {
+                out.copy_from_slice(self.products);
+                out = &mut [];
+            }
+        }
         let unit = scale_by_power(1.0, self.block.unit);
         let mut outs = out.chunks_exact_mut(self.block.columns.len());
         for (row, sum) in sums.iter_mut().enumerate() {
@@ -156,6 +188,58 @@ impl<A: Element> Tile<'_, A> {
         for (row, (&shift, out)) in shifts.iter().zip(outs).enumerate() {
             self.measure(row, shift, out);
         }
+    }
+
+    /// For smoothed labels: `(share · exp(z − shift) − uniform) · slope/‖w‖`, of each row's share and uniform term. Targets,
+    /// and sub-centers that are not the nearest, are 0.
+    #[inline(always)]
+    pub(super) fn smooth(self, shifts: &[A], shares: &[[A; 2]], out: &mut [A]) {
+        let width = self.block.columns.len();
+        let rows = shifts.iter().zip(shares).zip(out.chunks_exact_mut(width));
+        for (row, ((&shift, &share), out)) in rows.enumerate() {
+            self.smooth_row(row, shift, share, out);
+        }
+    }
+
+    #[inline(always)]
+    fn smooth_row(&self, row: usize, shift: A, share: [A; 2], out: &mut [A]) {
+        let map = self.changed(row).unwrap_or_else(Changed::nothing);
+        let width = self.block.columns.len();
+        let (products, rest) = self.products[row * width..][..width].as_chunks::<LANES>();
+        let (factors, factors_rest) = self.block.factors.as_chunks::<LANES>();
+        let (constants, constants_rest) = self.block.constants.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        let chunks = products.iter().zip(factors).zip(constants).zip(out);
+        for (((products, factors), constants), out) in chunks {
+            *out = smoothed(products, factors, constants, map, (shift, share));
+        }
+        for (k, (&product, out)) in rest.iter().zip(out_rest).enumerate() {
+            let (factor, constant) = (&[factors_rest[k]], &[constants_rest[k]]);
+            [*out] = smoothed(&[product], factor, constant, map, (shift, share));
+        }
+    }
+
+    /// Σ z of a row, without the constants.
+    #[inline(always)]
+    fn sum_of_logits(&self, row: usize) -> f64 {
+        let map = self.changed(row).unwrap_or_else(Changed::nothing);
+        let width = self.block.columns.len();
+        let (products, rest) = self.products[row * width..][..width].as_chunks::<LANES>();
+        let (factors, factors_rest) = self.block.factors.as_chunks::<LANES>();
+        let mut lanes = [A::zero(); LANES];
+        for (products, factors) in products.iter().zip(factors) {
+            for k in 0..LANES {
+                lanes[k] += map.logit(products[k], factors[k]);
+            }
+        }
+        let mut sum = 0.0;
+        for lane in lanes {
+            sum += lane.widen();
+        }
+        for (&product, &factor) in rest.iter().zip(factors_rest) {
+            sum += map.logit(product, factor).widen();
+        }
+        sum
     }
 
     #[inline(always)]
@@ -289,6 +373,27 @@ impl<A: Element> Tile<'_, A> {
             values: found.values + tail.values,
         }
     }
+}
+
+/// What the backward pass multiplies of N columns side by side, for smoothed labels.
+#[inline(always)]
+fn smoothed<A: Element, const N: usize>(
+    products: &[A; N],
+    factors: &[A; N],
+    constants: &[A; N],
+    map: Changed<A>,
+    (shift, [share, uniform]): (A, [A; 2]),
+) -> [A; N] {
+    let mut out = [A::zero(); N];
+    for k in 0..N {
+        let (value, slope) = map.either(products[k] * factors[k]);
+        let exponential = (value + constants[k] - shift).exp_element();
+        let entry = (share * exponential - uniform) * slope * factors[k];
+        if products[k] > A::neg_infinity() {
+            out[k] = entry;
+        }
+    }
+    out
 }
 
 /// The sums and maxima of N columns side by side.

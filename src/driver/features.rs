@@ -31,10 +31,13 @@ pub(super) struct Batch<'a, A> {
     pub(super) norms: Vec<f64>,
     /// The largest of these, in the layer that normalises the weights alone; 0 in the others.
     longest_feature: f64,
+    /// Of each row, and of each row once more if some have two.
     pub(super) targets: Vec<RowTarget<A>>,
+    /// How much the first target of each row counts beside the second, 1 for a row that has but one; empty if all have.
+    shares: Vec<f64>,
     /// What is wrong with a target, to be said if nothing is wrong with a class weight.
     pub(super) target_error: Option<Error>,
-    /// The rows, by the column of their target.
+    /// The targets, by their columns.
     by_column: Vec<usize>,
     /// What margins make of negatives, row by row; empty if all are plain.
     changed: Vec<Option<Changed<A>>>,
@@ -42,14 +45,15 @@ pub(super) struct Batch<'a, A> {
     pub(super) nearest: AllNear,
     /// rᵢ/N or rᵢ.
     pub(super) coefficients: Vec<f64>,
-    /// ∂z_y/∂x and ∂z_y/∂w_y, N×d each.
+    /// ∂z_y/∂x and ∂z_y/∂w_y of each target.
     by_feature: &'a [A],
     pub(super) by_weight: &'a [A],
 }
 
-/// Some consecutive rows, and what is found out about them.
+/// Some consecutive targets, and what is found out about them and their rows.
 struct Rows<'a, A> {
     first: usize,
+    /// What is found out about the rows; empty for second targets.
     scaled: &'a mut [A],
     /// Where ∂z_y/∂x and ∂z_y/∂w_y go; empty if they are not wanted.
     directions: [&'a mut [A]; 2],
@@ -64,26 +68,29 @@ impl<A: Element> Rows<'_, A> {
         problem: &Problem<'_, A>,
         weights: ArrayView2<'_, A>,
     ) -> Result<Option<Error>, Error> {
-        let dim = problem.plan.dim;
-        let chunk = parallel::rows_per_task(problem.plan.rows, dim);
-        let mut found = vec![Ok(None); problem.plan.rows.div_ceil(chunk)];
-        let mut scaled = Pieces::over(self.scaled);
+        let (rows, dim) = (problem.plan.rows, problem.plan.dim);
+        let chunk = parallel::rows_per_task(rows, dim);
+        // The first target of each row, then the second.
+        let (firsts, seconds) = self.targets.split_at_mut(rows);
+        let count = firsts.len().div_ceil(chunk) + seconds.len().div_ceil(chunk);
+        let mut found = vec![Ok(None); count];
+        let targets = firsts.chunks_mut(chunk).chain(seconds.chunks_mut(chunk));
+        let (mut scaled, mut norms) = (Pieces::over(self.scaled), Pieces::over(self.norms));
         let wants_directions = !self.directions[0].is_empty();
         let mut directions = self.directions.map(Pieces::over);
-        let norms = self.norms.chunks_mut(chunk);
-        let targets = self.targets.chunks_mut(chunk);
-        let tasks = norms.zip(targets).zip(&mut found).enumerate();
-        let tasks = tasks.map(|(task, ((norms, targets), found))| {
-            let entries = targets.len() * dim;
+        let mut first = 0;
+        let tasks = targets.zip(&mut found).map(|(targets, found)| {
+            let (count, entries) = (targets.len(), targets.len() * dim);
             let pieces = directions.each_mut();
-            let rows = Rows {
-                first: task * chunk,
-                scaled: scaled.take(entries),
+            let task = Rows {
+                first,
+                scaled: scaled.take_if(first < rows, entries),
                 directions: pieces.map(|all| all.take_if(wants_directions, entries)),
-                norms,
+                norms: norms.take_if(first < rows, count),
                 targets,
             };
-            (rows, found)
+            first += count;
+            (task, found)
         });
         parallel::for_each(tasks.collect(), |(mut rows, found): (Rows<'_, A>, _)| {
             vectorized(
@@ -108,19 +115,21 @@ impl<A: Element> Rows<'_, A> {
         let (head, dim) = (problem.head, problem.plan.dim);
         let (mut buffer, mut pair) = (Vec::new(), Pair::default());
         let mut target_error = None;
-        for offset in 0..self.norms.len() {
-            let row = self.first + offset;
+        for offset in 0..self.targets.len() {
+            let index = self.first + offset;
             let entries = offset * dim..(offset + 1) * dim;
-            let feature = contiguous(problem.features.row(row), &mut buffer);
-            let norm = Norm::of(feature);
-            norm.check::<A>(head.needs_feature_norms(), Argument::Features, row)?;
-            self.norms[offset] = norm.value();
-            scale(head.layer, feature, norm, &mut self.scaled[entries.clone()]);
+            if let Some(value) = self.norms.get_mut(offset) {
+                let feature = contiguous(problem.features.row(index), &mut buffer);
+                let norm = Norm::of(feature);
+                norm.check::<A>(head.needs_feature_norms(), Argument::Features, index)?;
+                *value = norm.value();
+                scale(head.layer, feature, norm, &mut self.scaled[entries.clone()]);
+            }
             if target_error.is_none() {
                 // Empty directions have no such entries.
                 let out = self.directions.each_mut();
                 let out = out.map(|all| all.get_mut(entries.clone()).unwrap_or_default());
-                match RowTarget::find(problem, weights, row, out, &mut pair) {
+                match RowTarget::find(problem, weights, index, out, &mut pair) {
                     Ok(target) => self.targets[offset] = target,
                     Err(error) => target_error = Some(error),
                 }
@@ -156,7 +165,7 @@ impl<'a, A: Element> Batch<'a, A> {
         let by_feature = elements.take(sizes.directions);
         let by_weight = elements.take(sizes.directions);
         let mut norms = vec![0.0; problem.plan.rows];
-        let mut targets = vec![RowTarget::ELSEWHERE; problem.plan.rows];
+        let mut targets = vec![RowTarget::ELSEWHERE; problem.plan.targets];
         let rows = Rows {
             first: 0,
             scaled: &mut *scaled,
@@ -177,8 +186,9 @@ impl<'a, A: Element> Batch<'a, A> {
             norms,
             longest_feature,
             targets: Vec::new(),
+            shares: problem.shares,
             target_error,
-            by_column: (0..problem.plan.rows).collect(),
+            by_column: (0..problem.plan.targets).collect(),
             changed: Vec::new(),
             nearest: AllNear::default(),
             coefficients: problem.coefficients,
@@ -189,11 +199,12 @@ impl<'a, A: Element> Batch<'a, A> {
         Ok(batch)
     }
 
-    /// Takes in what is known of each row's target.
+    /// Takes in what is known of each target.
     pub(super) fn set_targets(&mut self, targets: Vec<RowTarget<A>>) {
         self.by_column
-            .sort_by_key(|&row| (targets[row].column, row));
-        self.changed = targets.iter().map(|target| target.changed).collect();
+            .sort_by_key(|&index| (targets[index].column, index));
+        let of_rows = targets.iter().take(self.plan.rows);
+        self.changed = of_rows.map(|target| target.changed).collect();
         if self.changed.iter().all(Option::is_none) {
             self.changed.clear();
         }
@@ -203,6 +214,11 @@ impl<'a, A: Element> Batch<'a, A> {
     /// Whether a margin changes the negatives of a row.
     pub(super) fn changes_negatives(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// The same, of any target.
+    pub(super) fn changes_any(&self) -> bool {
+        self.targets.iter().any(|target| target.changed.is_some())
     }
 
     /// The class weights that are evaluated here.
@@ -215,11 +231,33 @@ impl<'a, A: Element> Batch<'a, A> {
         }
     }
 
-    /// The rows whose target is one of `columns`, in the order of column and row.
-    pub(super) fn rows_of(&self, columns: &core::ops::Range<usize>) -> &[usize] {
+    fn has_one_target(&self, row: usize) -> bool {
+        self.shares.get(row).is_none_or(|&share| share == 1.0)
+    }
+
+    /// ∂z_y/∂x of a target.
+    fn direction(&self, target: usize) -> &[A] {
+        let dim = self.plan.dim;
+        &self.by_feature[target * dim..(target + 1) * dim]
+    }
+
+    /// The targets of a row, and how much each counts.
+    pub(super) fn targets_of(&self, row: usize) -> impl Iterator<Item = (usize, f64)> + Clone {
+        let share = self.shares.get(row).copied().unwrap_or(1.0);
+        let both = [(row, share), (self.plan.rows + row, 1.0 - share)];
+        both.into_iter().take(if share == 1.0 { 1 } else { 2 })
+    }
+
+    /// The row of a target, and which of the row's targets it is.
+    pub(super) fn row_of(&self, target: usize) -> (usize, usize) {
+        (target % self.plan.rows, target / self.plan.rows)
+    }
+
+    /// The targets that are among `columns`, in the order of column and row.
+    pub(super) fn targets_among(&self, columns: &core::ops::Range<usize>) -> &[usize] {
         let below = |column: usize| {
             self.by_column
-                .partition_point(|&row| self.targets[row].column < column)
+                .partition_point(|&target| self.targets[target].column < column)
         };
         &self.by_column[below(columns.start)..below(columns.end)]
     }
@@ -305,14 +343,25 @@ impl<'a, A: Element> Batch<'a, A> {
         }
         let coefficient = self.coefficients[i];
         let through = scale_by_power(self.through(i), row.exponent);
-        let term = self.targets[i].term[1];
+        let term = self.term(i)[1];
         let term = if term == 0.0 { 0.0 } else { term * unit };
-        let direction = &self.by_feature[i * self.plan.dim..][..self.plan.dim];
-        let entries = total.iter().zip(feature).zip(direction);
-        for (out, ((&g, &x), &u)) in out.iter_mut().zip(entries) {
+        let entries = total.iter().zip(feature).zip(self.direction(i));
+        let (first, second) = (&row.terms[0], &row.terms[1]);
+        if self.has_one_target(i) {
+            for (out, ((&g, &x), &u)) in out.iter_mut().zip(entries) {
+                let x = x.widen();
+                let others = through * radial.mul_add(-x, g);
+                let target = (-first.pull).mul_add(u.widen(), term * x);
+                *out = A::narrow(coefficient * (others + target));
+            }
+            return cosine;
+        }
+        let entries = entries.zip(self.direction(self.plan.rows + i));
+        for (out, (((&g, &x), &u), &v)) in out.iter_mut().zip(entries) {
             let x = x.widen();
             let others = through * radial.mul_add(-x, g);
-            let target = (-row.pull).mul_add(u.widen(), term * x);
+            let target = (-first.pull).mul_add(u.widen(), term * x);
+            let target = (-second.pull).mul_add(v.widen(), target);
             *out = A::narrow(coefficient * (others + target));
         }
         cosine
@@ -327,10 +376,25 @@ impl<'a, A: Element> Batch<'a, A> {
                     None => cosines[i] + rows[i].mean / scale,
                     Some(_) => rows[i].mean / scale,
                 };
-                let psi = target.value / scale;
-                self.coefficients[i] * (others - rows[i].pull * psi)
+                let targets = self.targets_of(i).zip(&rows[i].terms);
+                let pulled = targets.map(|((target, _), term)| {
+                    let psi = self.targets[target].value / scale;
+                    term.pull * psi
+                });
+                self.coefficients[i] * pulled.fold(others, |sum, pulled| sum - pulled)
             })
             .sum()
+    }
+
+    /// What the margin adds to a row's loss, and its slope in ‖x‖.
+    pub(super) fn term(&self, row: usize) -> [f64; 2] {
+        let mut sum = [0.0; 2];
+        for (target, share) in self.targets_of(row) {
+            let [value, slope] = self.targets[target].term;
+            sum[0] += share * value;
+            sum[1] += share * slope;
+        }
+        sum
     }
 
     /// The gradient of what the loss learns, as far as the rows alone make it.
@@ -341,7 +405,7 @@ impl<'a, A: Element> Batch<'a, A> {
             Learns::Constant => {
                 // Σ G_ij over all rows and classes.
                 let sum = pairs
-                    .map(|(coefficient, row)| coefficient * (row.push - row.pull))
+                    .map(|(coefficient, row)| coefficient * (row.push - row.terms[0].pull))
                     .sum();
                 let gradient = A::narrow(sum);
                 if gradient.is_finite() {
@@ -366,9 +430,12 @@ impl<'a, A: Element> Batch<'a, A> {
         let classes = (self.plan.columns / group) as f64;
         let paid = price / classes * self.coefficients.iter().sum::<f64>();
         let mut sums = vec![-paid; own.len() / group];
-        for ((coefficient, row), target) in self.coefficients.iter().zip(rows).zip(&self.targets) {
-            if own.contains(&target.column) {
-                sums[(target.column - own.start) / group] += coefficient * scale * row.pull;
+        for (i, (coefficient, row)) in self.coefficients.iter().zip(rows).enumerate() {
+            for ((index, _), term) in self.targets_of(i).zip(&row.terms) {
+                let column = self.targets[index].column;
+                if own.contains(&column) {
+                    sums[(column - own.start) / group] += coefficient * scale * term.pull;
+                }
             }
         }
         let gradient: Array1<A> = sums.into_iter().map(A::narrow).collect();
@@ -395,6 +462,7 @@ impl<'a, A: Element> Batch<'a, A> {
             others: margin
                 && (head.smoothing, head.focal) == (0.0, 0.0)
                 && self.plan.nearest == 0
+                && self.shares.is_empty()
                 && !self.changes_negatives()
                 && self.targets.iter().all(|target| target.term == [0.0; 2]),
         }
@@ -402,11 +470,9 @@ impl<'a, A: Element> Batch<'a, A> {
 
     /// The loss and the rows' figures.
     pub(super) fn figures(&self, rows: &[Closed]) -> Result<Forward<A>, Error> {
-        let targets = || self.targets.iter();
-        let losses = rows
-            .iter()
-            .zip(targets())
-            .map(|(row, target)| row.loss + target.term[0]);
+        let targets = || self.targets[..rows.len()].iter();
+        let losses = rows.iter().enumerate();
+        let losses = losses.map(|(i, row)| row.loss + self.term(i)[0]);
         let (loss, row_losses) = check::reduce(&self.coefficients, losses)?;
         Ok(Forward {
             loss,

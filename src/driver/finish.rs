@@ -14,12 +14,13 @@ use crate::numerics::{
 use crate::scratch::Pieces;
 
 use super::Learns;
-use super::close::Closed;
+use super::close::{Closed, Term};
 use super::features::Batch;
 use super::lane::Lane;
 use super::open::Opened;
 use super::plan::Plan;
-use super::smoothing;
+use super::smoothing::{self, Smoothing};
+use super::two_targets;
 use super::weights::{Block, Weights, project, scale_row};
 
 /// The backward pass: what it reads, and the sums of ∂X that it adds to.
@@ -29,10 +30,10 @@ pub(super) struct WayBack<'a, 'o, A> {
     pub(super) rows: &'a [Closed],
     /// Coefficients are multiplied by 2^this on their way through the product.
     pub(super) boost: i32,
-    /// What smoothed labels take from every class, times 2^boost; empty without them.
+    /// What smoothed labels take from ∂ℓ/∂z of every class, ε/C, where that is of rank one; 0 otherwise.
+    pub(super) share: f64,
+    /// What that makes of ∂W of every class, times 2^boost; empty without it.
     pub(super) uniform: Vec<f64>,
-    /// The sum of all coefficients.
-    pub(super) weight: f64,
     /// One for each tile.
     pub(super) totals: Vec<Mutex<OrderFree<'a>>>,
 }
@@ -135,14 +136,23 @@ impl<A: Element> WayBack<'_, '_, A> {
         lane.shifts.extend_from_slice(shifts);
         lane.unit = unit;
         let (batch, rows) = (self.batch, &self.rows[tile.clone()]);
+        let by_entry = batch.smoothing() == Smoothing::Entries;
+        let uniform = batch.head.uniform_share(batch.plan.columns);
         lane.scales.clear();
         lane.factors.clear();
+        lane.shares.clear();
         for ((row, &shift), coefficient) in rows
             .iter()
             .zip(shifts)
             .zip(&batch.coefficients[tile.clone()])
         {
-            let share = row.share(shift);
+            let mut share = row.share(shift);
+            if by_entry {
+                // The entries are ∂ℓ/∂z already. A share that underflows is nothing beside the uniform term.
+                lane.shares
+                    .push([share, row.focus * uniform].map(A::narrow));
+                share = 1.0;
+            }
             // Where a bound has underflowed, what it is a bound of may not be infinite.
             let scale = scale_by_power(share, unit - row.exponent).min(f64::MAX);
             lane.scales.push(scale);
@@ -168,10 +178,35 @@ impl<A: Element> WayBack<'_, '_, A> {
             }
         }
         let tile = self.batch.tile(tile, block, products);
-        let (shifts, again) = (&lane.shifts, &mut lane.again[..size]);
+        let (shifts, shares) = (&lane.shifts, &lane.shares);
+        let again = &mut lane.again[..size];
         vectorized(
             #[inline(always)]
-            || tile.again(shifts, again),
+            || {
+                if tile.smoothed {
+                    tile.smooth(shifts, shares, again);
+                } else {
+                    tile.again(shifts, again);
+                }
+            },
+        );
+    }
+
+    /// Makes entries of the products that are kept where labels are smoothed entry by entry. They go where the products of
+    /// the forward pass have been.
+    fn smooth(
+        &self,
+        lane: &mut Lane<'_, A>,
+        tile: &Range<usize>,
+        block: &Block<'_, A>,
+        kept: &[A],
+    ) {
+        let tile = self.batch.tile(tile, block, kept);
+        let (shifts, shares) = (&lane.shifts, &lane.shares);
+        let out = &mut lane.tile[..kept.len()];
+        vectorized(
+            #[inline(always)]
+            || tile.smooth(shifts, shares, out),
         );
     }
 
@@ -274,13 +309,20 @@ impl<'a, A: Element> Run<'a, A> {
         let column = block.columns.start - plan.own_columns().start;
         let shifts = &opened.shifts[column / plan.block_columns * plan.rows..][tile.clone()];
         back.weigh(lane, tile, shifts, block.unit);
-        let kept = if plan.keeps {
-            &opened.kept[plan.rows * column + tile.start * width..][..height * width]
+        let size = height * width;
+        let entries = if plan.keeps {
+            let kept = &opened.kept[plan.rows * column + tile.start * width..][..size];
+            if back.batch.smoothing() == Smoothing::Entries {
+                back.smooth(lane, tile, block, kept);
+                &lane.tile[..size]
+            } else {
+                kept
+            }
         } else {
             back.again(lane, tile, block);
-            &lane.again[..height * width]
+            &lane.again[..size]
         };
-        let exponentials = MatRef::from_row_major_slice(kept, height, width);
+        let exponentials = MatRef::from_row_major_slice(entries, height, width);
         let first = block.columns.start - self.first;
         let out = &mut self.weights[first * dim..(first + width) * dim];
         A::product(
@@ -301,7 +343,7 @@ impl<'a, A: Element> Run<'a, A> {
             let (sums, factors) = (&mut self.sums[first..first + width], &lane.factors);
             vectorized(
                 #[inline(always)]
-                || sum_rows(kept, factors, sums),
+                || sum_rows(entries, factors, sums),
             );
         }
         if plan.is_slender() {
@@ -316,7 +358,10 @@ impl<'a, A: Element> Run<'a, A> {
         let out = &mut self.weights[first * plan.dim..][..block.rows.len()];
         vectorized(
             #[inline(always)]
-            || smoothing::add_to_classes(back, out, block),
+            || {
+                smoothing::add_to_classes(back, out, block);
+                two_targets::add_to_classes(back, out, block);
+            },
         );
         let power = if block.scaled { 0 } else { -back.boost };
         vectorized(
@@ -335,25 +380,29 @@ impl<'a, A: Element> Run<'a, A> {
                 scale_row(row, -back.boost - weights.power(column));
             }
         }
-        let targets = batch.rows_of(columns);
+        let targets = batch.targets_among(columns);
         back.add_targets(out, columns, targets);
         let own = first..first + columns.len();
         // Sums that are not wanted have no such entries.
         let sums = self.sums.get_mut(own).unwrap_or_default();
         // Smoothed labels take the same from every class but a row's own.
-        let share = batch.head.uniform_share(plan.columns);
+        let share = back.share;
+        let weights_of_rows = batch.coefficients.iter().zip(back.rows);
+        let weight: f64 = weights_of_rows.map(|(c, row)| c * row.focus).sum();
         for (sum, factor) in sums.iter_mut().zip(block.factors) {
             if weights.normalised {
                 *sum /= factor.widen();
             }
             if share != 0.0 {
-                *sum -= share * back.weight;
+                *sum -= share * weight;
             }
         }
-        for &row in targets {
-            let pull = batch.coefficients[row] * (back.rows[row].pull - share);
-            if let Some(sum) = sums.get_mut(batch.targets[row].column - columns.start) {
-                *sum -= pull;
+        for &target in targets {
+            let (row, which) = batch.row_of(target);
+            let Term { pull, plain, .. } = back.rows[row].terms[which];
+            let pull = pull - plain - share * back.rows[row].focus;
+            if let Some(sum) = sums.get_mut(batch.targets[target].column - columns.start) {
+                *sum -= batch.coefficients[row] * pull;
             }
         }
         vectorized(
@@ -366,17 +415,18 @@ impl<'a, A: Element> Run<'a, A> {
 impl<A: Element> WayBack<'_, '_, A> {
     fn add_targets(&self, out: &mut [A], columns: &Range<usize>, targets: &[usize]) {
         let (batch, dim) = (self.batch, self.batch.plan.dim);
-        let column_of = |row: usize| batch.targets[row].column;
+        let column_of = |target: usize| batch.targets[target].column;
         let mut sum = vec![0.0_f64; dim];
-        for rows in targets.chunk_by(|&a, &b| column_of(a) == column_of(b)) {
-            let column = column_of(rows[0]) - columns.start;
+        for targets in targets.chunk_by(|&a, &b| column_of(a) == column_of(b)) {
+            let column = column_of(targets[0]) - columns.start;
             let out = &mut out[column * dim..(column + 1) * dim];
             for (sum, entry) in sum.iter_mut().zip(&*out) {
                 *sum = entry.widen();
             }
-            for &row in rows {
-                let pull = batch.coefficients[row] * self.rows[row].pull;
-                let direction = &batch.by_weight[row * dim..(row + 1) * dim];
+            for &target in targets {
+                let (row, which) = batch.row_of(target);
+                let pull = batch.coefficients[row] * self.rows[row].terms[which].pull;
+                let direction = &batch.by_weight[target * dim..(target + 1) * dim];
                 for (sum, u) in sum.iter_mut().zip(direction) {
                     *sum -= pull * u.widen();
                 }

@@ -59,7 +59,7 @@ pub struct Head<'a> {
     pub(crate) learns: Learns,
     /// K, the rows of W for each class, of which the nearest counts.
     pub(crate) group: usize,
-    /// ε: the share of the target's probability that is spread over all classes. With the softmax, and plain columns.
+    /// ε: the share of the target's probability that is spread over all classes. With the softmax.
     pub(crate) smoothing: f64,
     /// γ: a row's loss ℓ becomes (1 − e^−ℓ)^γ ℓ.
     pub(crate) focal: f64,
@@ -112,6 +112,10 @@ impl<'a> Head<'a> {
         self.constants.map_or(0.0, |constants| constants[class])
     }
 
+    pub(super) fn sum_of_constants(&self) -> f64 {
+        self.constants.unwrap_or_default().iter().sum()
+    }
+
     /// Refuses what is no loss together with this one.
     pub(super) fn check_composition(&self) -> Result<(), Error> {
         let refuse = |what, with| Err(Error::NotComposable { what, with });
@@ -131,7 +135,7 @@ impl<'a> Head<'a> {
         if self.nearest.is_some() {
             let what = "an inter-topk penalty";
             if self.link != Link::Softmax {
-                return refuse(what, "a loss of one class against the rest");
+                return refuse(what, "a loss that is no softmax");
             }
             if !matches!(self.layer, Layer::Cosine { .. }) {
                 return refuse(what, "a layer whose logits are no scaled cosines");

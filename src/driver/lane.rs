@@ -29,6 +29,8 @@ pub(super) struct Lane<'a, A> {
     /// The factors that make ∂L/∂z of these exponentials, and those that bring their products to the units of ∂X's sums.
     pub(super) factors: Vec<f64>,
     pub(super) scales: Vec<f64>,
+    /// For smoothed labels: what makes ∂ℓ/∂z of an exponential, and what is taken from it.
+    pub(super) shares: Vec<[A; 2]>,
 }
 
 impl<'a, A: Element> Lane<'a, A> {
@@ -53,6 +55,7 @@ impl<'a, A: Element> Lane<'a, A> {
                 unit: 0,
                 factors: Vec::new(),
                 scales: Vec::new(),
+                shares: Vec::new(),
             })
             .collect()
     }

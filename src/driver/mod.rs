@@ -26,6 +26,8 @@ mod smoothing;
 mod target;
 #[cfg(test)]
 mod tests;
+mod twice;
+mod two_targets;
 mod weights;
 
 use std::sync::Mutex;
@@ -46,6 +48,7 @@ use lane::Lane;
 use nearest::AllNear;
 use open::Opened;
 use plan::Plan;
+use smoothing::Smoothing;
 use weights::{Scanned, Weights};
 
 pub(crate) use head::{Head, Layer, Learns, Link};
@@ -75,7 +78,18 @@ fn evaluate<A: Element>(
     wanted: Wanted<'_, A>,
     evaluation: &mut Evaluation<A>,
 ) -> Result<(), Error> {
+    let two = problem.labels.len() > problem.plan.rows;
+    if two && (problem.head.link != Link::Softmax || problem.plan.nearest > 0) {
+        return twice::evaluate(problem, wanted, evaluation);
+    }
+    let again = two.then(|| problem.clone());
     let mut underway = Underway::begin(problem, wanted.weights(), &mut evaluation.scratch)?;
+    if let Some(problem) = again
+        && underway.batch.changes_any()
+    {
+        drop(underway);
+        return twice::evaluate(problem, wanted, evaluation);
+    }
     underway.open(wanted.weights())?;
     underway.change_nearest(wanted.weights());
     let rows = underway.opened.close(&underway.batch);
@@ -90,12 +104,16 @@ fn evaluate<A: Element>(
 }
 
 /// What is to be evaluated, once it is known to have the right shape.
+#[derive(Clone)]
 struct Problem<'a, A> {
     head: &'a Head<'a>,
     plan: Plan,
     features: ArrayView2<'a, A>,
-    /// The class of each row; empty for scores.
+    /// The class of each row, and, if rows have two targets, the second class of each, [`NO_CLASS`](check::NO_CLASS) for a
+    /// row that has but one; empty for scores.
     labels: Vec<usize>,
+    /// How much the first target of each row counts beside the second; empty if all rows have but one.
+    shares: Vec<f64>,
     /// rᵢ/N or rᵢ; empty for scores.
     coefficients: Vec<f64>,
 }
@@ -105,13 +123,13 @@ impl<'a, A: Element> Problem<'a, A> {
         head.check_composition()?;
         let (features, weights) = (request.features, request.weights());
         let classes = weights.nrows() / head.group;
-        let (labels, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
+        let (labels, shares, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
             check::shapes(features, weights, Argument::ClassWeights, head.group)?;
             scores.check(classes)?;
             Default::default()
         } else {
-            let labels = request.labels(Argument::ClassWeights, head.group)?;
-            (labels, check::coefficients(&request.targets))
+            let (labels, shares) = request.two_targets(Argument::ClassWeights, head.group)?;
+            (labels, shares, check::coefficients(&request.targets))
         };
         head.check_constants(classes)?;
         let aim = request.wanted.aim();
@@ -120,11 +138,13 @@ impl<'a, A: Element> Problem<'a, A> {
             head.check_nearest(classes)?;
             plan.nearest = nearest.changes();
         }
+        plan.targets = plan.targets.max(labels.len());
         Ok(Self {
             head,
             plan: plan.within::<A>(request.evaluation.scratch.limit())?,
             features,
             labels,
+            shares,
             coefficients,
         })
     }
@@ -178,15 +198,11 @@ impl<'a, A: Element> Underway<'a, A> {
 
     /// The first phase, once every row's target is known.
     fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
-        let head = self.batch.head;
-        for (what, is_there) in [
-            ("label smoothing", head.smoothing != 0.0),
-            ("an inter-topk penalty", head.nearest.is_some()),
-        ] {
-            if is_there && self.batch.changes_negatives() {
-                let with = "a margin that changes the negatives";
-                return Err(Error::NotComposable { what, with });
-            }
+        if self.batch.head.nearest.is_some() && self.batch.changes_negatives() {
+            return Err(Error::NotComposable {
+                what: "an inter-topk penalty",
+                with: "a margin that changes the negatives",
+            });
         }
         let weights = self.batch.weights(rows);
         self.opened.run(&self.batch, weights, &mut self.lanes)?;
@@ -286,6 +302,7 @@ impl<'a, A: Element> Underway<'a, A> {
         self.totals.fill(0.0);
         self.rests.fill(0.0);
         smoothing::begin(batch, &self.opened.direction, weights, rows, self.totals);
+        two_targets::begin(batch, weights, rows, self.totals);
         let mut totals = Pieces::over(&mut *self.totals);
         let mut rests = Pieces::over(&mut *self.rests);
         let totals = plan.tiles().map(|rows| {
@@ -296,8 +313,9 @@ impl<'a, A: Element> Underway<'a, A> {
         // The bound may have underflowed to 0, while 1/‖w‖ is still to come.
         let bound = bounds::class_row(batch).max(f64::from_bits(1));
         let mut boost = A::MAX_EXPONENT - binary_exponent(bound);
-        if batch.head.smoothing != 0.0 {
-            // Its uniform term is multiplied by 2^boost at once.
+        let by_rank_one = batch.smoothing() == Smoothing::RankOne;
+        if by_rank_one || plan.targets > plan.rows {
+            // What is added to ∂W in `f64` is multiplied by 2^boost at once.
             boost = boost.min(1000);
         }
         let back = WayBack {
@@ -305,8 +323,12 @@ impl<'a, A: Element> Underway<'a, A> {
             opened: &self.opened,
             rows,
             boost,
-            uniform: smoothing::features(batch, boost),
-            weight: batch.coefficients.iter().sum(),
+            share: if by_rank_one {
+                batch.head.uniform_share(batch.plan.columns)
+            } else {
+                0.0
+            },
+            uniform: smoothing::features(batch, rows, boost),
             totals: totals.collect(),
         };
         (back, &mut self.lanes)

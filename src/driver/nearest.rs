@@ -19,6 +19,7 @@ use crate::scores::Best;
 use super::features::Batch;
 use super::finish::WayBack;
 use super::open::Opened;
+use super::smoothing::Smoothing;
 use super::target::Pair;
 use super::weights::{Block, Weights};
 use super::{Head, Layer};
@@ -50,6 +51,11 @@ impl Near {
     /// The changed logit.
     pub(super) fn logit(&self) -> f64 {
         self.plain + self.added
+    }
+
+    /// What is added to its logit.
+    pub(super) fn added(&self) -> f64 {
+        self.added
     }
 
     /// By how much its exponential has grown, relative to `shift`.
@@ -181,17 +187,21 @@ impl Near {
 }
 
 impl<A: Element> Opened<'_, A> {
-    /// Leaves the exponentials of the nearest out of the products to come, where they are kept.
+    /// Leaves the nearest out of the products to come, where exponentials are kept, or for smoothed labels products.
     pub(super) fn leave_out(&mut self, batch: &Batch<'_, A>) {
         let (plan, own) = (&batch.plan, batch.plan.own_columns());
         if !plan.keeps {
             return;
         }
+        let left_out = match batch.smoothing() {
+            Smoothing::Entries => A::neg_infinity(),
+            Smoothing::None | Smoothing::RankOne => A::zero(),
+        };
         for (row, near) in batch.nearest.of_columns(&own) {
             let columns = plan.block(near.column / plan.block_columns);
             let block = plan.rows * (columns.start - own.start);
             let entry = row * columns.len() + near.column - columns.start;
-            self.kept[block + entry] = A::zero();
+            self.kept[block + entry] = left_out;
         }
     }
 }
@@ -212,10 +222,11 @@ impl<A: Element> WayBack<'_, '_, A> {
         let (Some(_), Layer::Cosine { scale }) = (all.peek(), batch.head.layer) else {
             return;
         };
+        let uniform = batch.head.uniform_share(batch.plan.columns);
         let (mut pair, mut wide) = (Pair::default(), vec![0.0; dim]);
         while let Some((row, near)) = all.next() {
             let column = near.column - columns.start;
-            let share = self.rows[row].share(near.logit());
+            let share = self.rows[row].share(near.logit()) - uniform * self.rows[row].focus;
             let factor = batch.coefficients[row] * share;
             if let Some(sum) = sums.get_mut(column) {
                 *sum += factor;

@@ -15,7 +15,7 @@ use super::entries::Tile;
 use super::features::Batch;
 use super::lane::{self, Lane};
 use super::nearest;
-use super::smoothing;
+use super::smoothing::Smoothing;
 use super::weights::{Block, Scanned, Weights, keep_winners};
 
 /// What the forward pass leaves behind, for the columns that are evaluated here.
@@ -35,7 +35,7 @@ pub(super) struct Opened<'a, A> {
     pub(super) shifts: &'a mut [A],
     /// The exponentials, block by block and tile by tile, if they are kept.
     pub(super) kept: &'a mut [A],
-    /// Σ_j ŵ_j, if labels are smoothed.
+    /// Σ_j ŵ_j, if the uniform term of smoothed labels is of rank one.
     pub(super) direction: Vec<f64>,
 }
 
@@ -59,8 +59,11 @@ impl<A: Element> Opened<'_, A> {
         weights: Weights<'_, A>,
         lanes: &mut [Lane<'_, A>],
     ) -> Result<(), Error> {
-        let (plan, smooth) = (&batch.plan, batch.head.smoothing != 0.0);
-        let dim = if smooth { plan.dim } else { 0 };
+        let plan = &batch.plan;
+        let dim = match batch.smoothing() {
+            Smoothing::RankOne => plan.dim,
+            Smoothing::None | Smoothing::Entries => 0,
+        };
         let mut directions = vec![0.0; plan.segments().len() * dim];
         let mut factors = Pieces::over(&mut *self.factors);
         let mut rescaled = Pieces::over(&mut *self.rescaled);
@@ -98,17 +101,13 @@ impl<A: Element> Opened<'_, A> {
 
     /// What the segments have left behind of each row, in their order.
     pub(super) fn close(&self, batch: &Batch<'_, A>) -> Vec<Closed> {
-        let mut rows: Vec<_> = (0..batch.plan.rows)
+        let all = (&self.direction[..], batch.head.sum_of_constants());
+        (0..batch.plan.rows)
             .map(|row| {
                 let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
-                let target = &batch.targets[row];
-                let uniform = smoothing::bound(batch, &self.direction, target);
-                let nearest = batch.nearest.of_row(row);
-                Closed::new(batch.head, segments.copied(), target, nearest, uniform)
+                Closed::new(batch, row, segments.copied(), all)
             })
-            .collect();
-        smoothing::close(batch, &self.direction, &mut rows);
-        rows
+            .collect()
     }
 }
 
@@ -148,8 +147,8 @@ impl<A: Element> Segment<'_, A> {
         for rows in plan.tiles() {
             let products = &mut room[..rows.len() * block.columns.len()];
             let sums = &mut self.sums[rows.clone()];
-            batch.products(&rows, block, products, |row, logit| {
-                sums[row].target = logit;
+            batch.products(&rows, block, products, |(row, which), logit| {
+                sums[row].targets[which] = logit;
             });
             let kept = self.kept.take_if(plan.keeps, products.len());
             let tile = batch.tile(&rows, block, products);
@@ -189,14 +188,14 @@ impl<A: Element> Block<'_, A> {
 
 impl<A: Element> Batch<'_, A> {
     /// Writes `features · Wᵀ` of a tile by a block. Targets enter the sums on their own, so −∞ stands in their place. It also
-    /// stands in the place of all sub-centers of a class but the nearest. `seen` is told each target's row in the tile, and its
-    /// logit without the margin.
+    /// stands in the place of all sub-centers of a class but the nearest. `seen` is told each target's row in the tile, which of
+    /// the row's targets it is, and its logit without the margin.
     pub(super) fn products(
         &self,
         rows: &Range<usize>,
         block: &Block<'_, A>,
         out: &mut [A],
-        mut seen: impl FnMut(usize, A),
+        mut seen: impl FnMut((usize, usize), A),
     ) {
         let (columns, group, dim) = (&block.columns, self.plan.group, self.plan.dim);
         let (height, width) = (rows.len(), columns.len());
@@ -206,13 +205,14 @@ impl<A: Element> Batch<'_, A> {
             MatRef::from_row_major_slice(self.rows(rows), height, dim),
             MatRef::from_row_major_slice(block.rows, width, dim).transpose(),
         );
-        for &row in self.rows_of(columns) {
+        for &target in self.targets_among(columns) {
+            let (row, which) = self.row_of(target);
             if rows.contains(&row) {
-                let column = self.targets[row].column - columns.start;
+                let column = self.targets[target].column - columns.start;
                 let own = row - rows.start;
                 let logit = out[own * width + column]
                     .mul_add(block.factors[column], block.constants[column]);
-                seen(own, logit);
+                seen((own, which), logit);
                 let start = own * width + column / group * group;
                 out[start..start + group].fill(A::neg_infinity());
             }
@@ -238,6 +238,7 @@ impl<A: Element> Batch<'_, A> {
         Tile {
             block,
             link: self.head.link,
+            smoothed: self.smoothing() == Smoothing::Entries,
             changed: self.changed(rows),
             products,
         }

@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// K, the columns of each class.
     pub(super) group: usize,
     pub(super) aim: Aim,
+    /// Targets: one for each row, or two.
+    pub(super) targets: usize,
     /// Rows of every tile but the last.
     pub(super) tile_rows: usize,
     /// Columns of every block but the last.
@@ -86,6 +88,7 @@ impl Plan {
             dim,
             group,
             aim,
+            targets: rows,
             tile_rows,
             block_columns,
             run_blocks,
@@ -217,7 +220,7 @@ impl Plan {
         let run = self.run_blocks * self.block_columns * self.dim;
         Sizes {
             features: by_row,
-            directions: only(gradients, by_row),
+            directions: only(gradients, self.targets * self.dim),
             factors: own,
             row_sums: self.segments().len() * self.rows,
             nearest: (self.segments().len() * self.rows).saturating_mul(self.nearest),
@@ -242,7 +245,7 @@ impl Plan {
 pub(super) struct Sizes {
     /// The scaled features, N×d.
     pub(super) features: usize,
-    /// Each of the two derivatives of the target logits, N×d.
+    /// Each of the two derivatives of the target logits, N×d, or 2N×d where rows have two targets.
     pub(super) directions: usize,
     /// What the products of each column are multiplied by.
     pub(super) factors: usize,

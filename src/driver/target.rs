@@ -8,6 +8,7 @@
 
 use ndarray::{ArrayView1, ArrayView2, Axis, Slice};
 
+use crate::check::NO_CLASS;
 use crate::error::{Argument, Error};
 use crate::margin::{Angle, Negatives, Target, TargetLogit};
 use crate::numerics::{
@@ -56,7 +57,7 @@ impl<A: Element> RowTarget<A> {
         negative_slope: 1.0,
     };
 
-    /// Finds the target of one row. Its feature is known to be usable. Weights that are not usable are refused by the scan.
+    /// Finds the target of one row, or its second one. Its feature is known to be usable. Weights that are not usable are refused by the scan.
     ///
     /// `weights` are the rows of the columns that are evaluated here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these
     /// are empty.
@@ -64,14 +65,16 @@ impl<A: Element> RowTarget<A> {
     pub(super) fn find(
         problem: &Problem<'_, A>,
         weights: ArrayView2<'_, A>,
-        row: usize,
+        index: usize,
         directions: [&mut [A]; 2],
         pair: &mut Pair<A>,
     ) -> Result<Self, Error> {
         let (head, own) = (problem.head, problem.plan.own_columns());
-        let Some(&class) = problem.labels.get(row) else {
-            return Ok(Self::ELSEWHERE);
+        let class = match problem.labels.get(index) {
+            None | Some(&NO_CLASS) => return Ok(Self::ELSEWHERE),
+            Some(&class) => class,
         };
+        let row = index % problem.plan.rows;
         let columns = class * head.group..(class + 1) * head.group;
         if columns.start < own.start || columns.end > own.end {
             return Ok(Self::ELSEWHERE);
@@ -116,6 +119,11 @@ impl<A: Element> RowTarget<A> {
         }
         found.check(row)?;
         Ok(found)
+    }
+
+    /// The logit without the margin and without the constant.
+    pub(super) fn plain_value(&self) -> f64 {
+        self.plain_logit - (self.logit - self.value)
     }
 
     /// Asks the margin for the target's logit, and keeps what it says of the rest.

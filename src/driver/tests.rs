@@ -4,9 +4,10 @@ use core::ops::Range;
 
 use ndarray::{Array1, Array2, Axis, Slice};
 
+use super::target::RowTarget;
 use super::*;
 use crate::inter_topk::InterTopK;
-use crate::margin::{Margin, Negatives, Target, TargetLogit};
+use crate::margin::{Angle, Margin, Negatives, Target, TargetLogit};
 use crate::request::{Composition, Request};
 use crate::targets::{Reduction, Targets};
 
@@ -55,6 +56,8 @@ struct Case {
     weights: Array2<f64>,
     labels: Vec<usize>,
     row_weights: Vec<f64>,
+    /// The second label of each row, and the share of the first; nothing for one target each.
+    second: Option<(Vec<usize>, Vec<f64>)>,
 }
 
 impl Case {
@@ -65,13 +68,45 @@ impl Case {
             weights: numbers.array((classes * group, dim)),
             labels: (0..rows).map(|row| row * 5 % classes).collect(),
             row_weights: (0..rows).map(|_| 1.0 + numbers.next()).collect(),
+            second: None,
+        }
+    }
+
+    /// The same with two targets for each row; the third row has but one.
+    fn mixed(rows: usize, classes: usize, group: usize, dim: usize) -> Self {
+        let case = Self::new(rows, classes, group, dim);
+        let mut second: Vec<_> = (0..rows).map(|row| (row * 3 + 2) % classes).collect();
+        second[2] = case.labels[2];
+        let shares = (0..rows).map(|row| [0.3, 0.9, 0.5, 0.0][row % 4]).collect();
+        Self {
+            second: Some((second, shares)),
+            ..case
+        }
+    }
+
+    fn targets(&self) -> Targets<'_, f64> {
+        let targets = Targets::new(&self.labels)
+            .with_row_weights(&self.row_weights)
+            .with_reduction(Reduction::Sum);
+        match &self.second {
+            None => targets,
+            Some((labels, shares)) => targets.with_second_by_row(labels, shares),
+        }
+    }
+
+    /// The targets of a row, and how much each counts.
+    fn terms(&self, row: usize) -> Vec<(usize, f64)> {
+        match &self.second {
+            None => vec![(self.labels[row], 1.0)],
+            Some((labels, shares)) => vec![
+                (self.labels[row], shares[row]),
+                (labels[row], 1.0 - shares[row]),
+            ],
         }
     }
 
     fn evaluate(&self, head: &Head<'_>, evaluation: &mut Evaluation<f64>) -> Result<(), Error> {
-        let targets = Targets::new(&self.labels)
-            .with_row_weights(&self.row_weights)
-            .with_reduction(Reduction::Sum);
+        let targets = self.targets();
         solve(
             head,
             Request {
@@ -94,8 +129,13 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
         Layer::Cosine { scale } => (scale, true, true),
     };
     let mut sum = 0.0;
-    for (i, x) in case.features.outer_iter().enumerate() {
-        let (label, x_norm) = (case.labels[i], x.dot(&x).sqrt());
+    let rows = case.features.outer_iter().enumerate();
+    let terms = rows.flat_map(|(i, x)| {
+        let terms = case.terms(i).into_iter();
+        terms.map(move |(label, share)| (i, x, label, share))
+    });
+    for (i, x, label, share) in terms {
+        let x_norm = x.dot(&x).sqrt();
         let product = |column: usize| {
             let w = case.weights.row(column);
             let norm = if unit_weights { w.dot(&w).sqrt() } else { 1.0 };
@@ -128,7 +168,9 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
             Link::Softmax => {
                 let total: f64 = logits.iter().map(|z| z.exp()).sum();
                 let mean = logits.iter().sum::<f64>() / classes as f64;
-                total.ln() - (1.0 - head.smoothing) * logits[label] - head.smoothing * mean
+                let loss =
+                    total.ln() - (1.0 - head.smoothing) * logits[label] - head.smoothing * mean;
+                (1.0 - (-loss).exp()).powf(head.focal) * loss
             }
             Link::Logistic { positive, negative } => {
                 let others = (0..classes).filter(|&class| class != label);
@@ -142,7 +184,7 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
                 others.map(|class| logits[class].max(0.0)).sum::<f64>() - own * logits[label]
             }
         };
-        sum += case.row_weights[i] * loss;
+        sum += case.row_weights[i] * share * loss;
     }
     sum
 }
@@ -360,6 +402,113 @@ fn smoothed_labels() {
             ..head
         };
         check("smoothing and a learned scale", &head, &mut case);
+        let head = Head { focal: 1.5, ..head };
+        check("smoothing and focal modulation", &head, &mut case);
+        let head = Head {
+            learns: Learns::Constants,
+            ..head
+        };
+        check(
+            "smoothing, focal modulation and constants",
+            &head,
+            &mut case,
+        );
+    }
+}
+
+/// Two targets, alone and with everything else.
+#[test]
+fn two_targets_of_a_row() {
+    let link = Link::Logistic {
+        positive: 0.7,
+        negative: 0.3,
+    };
+    for (rows, classes, group) in [(5, 7, 1), (5, 7, 3), (4, 270, 1)] {
+        let constants = constants(classes);
+        let mut case = Case::mixed(rows, classes, group, 4);
+        let layers = [COSINE, Layer::UnitWeights, Layer::Linear];
+        for &layer in &layers[..if group == 1 { 3 } else { 2 }] {
+            let head = Head {
+                group,
+                learns: Learns::Scale,
+                ..Head::new(layer)
+            };
+            check("two targets", &head, &mut case);
+            let head = Head {
+                smoothing: 0.2,
+                focal: 1.5,
+                constants: Some(&constants),
+                learns: Learns::Constants,
+                ..head
+            };
+            check("two targets, and all else", &head, &mut case);
+        }
+        let head = Head {
+            group,
+            constants: Some(&constants),
+            learns: Learns::Scale,
+            ..Head::new(COSINE).with_margin(&Cosine)
+        };
+        check("two targets with margins", &head, &mut case);
+        let head = Head {
+            smoothing: 0.1,
+            ..head
+        };
+        check("smoothed, with a learned scale", &head, &mut case);
+        // Once for each target.
+        let head = Head {
+            learns: Learns::Scale,
+            ..head.with_margin(&Hard)
+        };
+        check("two targets and hard negatives", &head, &mut case);
+        let head = Head {
+            link,
+            smoothing: 0.0,
+            ..head
+        };
+        check("two targets against the rest", &head, &mut case);
+    }
+    // No class but the two.
+    let mut case = Case::mixed(5, 2, 1, 4);
+    check(
+        "two classes",
+        &Head::new(COSINE).with_margin(&Cosine),
+        &mut case,
+    );
+}
+
+/// Where columns are not plain, the uniform term is taken from each entry.
+#[test]
+fn labels_smoothed_entry_by_entry() {
+    for (rows, classes, group) in [(5, 7, 1), (5, 7, 3), (3, 270, 1), (3, 90, 3)] {
+        let constants = constants(classes);
+        let mut case = Case::new(rows, classes, group, 4);
+        for layer in [COSINE, Layer::UnitWeights] {
+            for margin in [None, Some(&Cosine as &dyn Margin), Some(&Hard)] {
+                let head = Head {
+                    margin,
+                    group,
+                    smoothing: 0.2,
+                    learns: Learns::Scale,
+                    ..Head::new(layer)
+                };
+                check("smoothing by entry", &head, &mut case);
+                let head = Head {
+                    focal: 1.5,
+                    constants: Some(&constants),
+                    ..head
+                };
+                check("with focal modulation and constants", &head, &mut case);
+            }
+        }
+        let head = Head {
+            group,
+            smoothing: 0.1,
+            constants: Some(&constants),
+            learns: Learns::Constants,
+            ..Head::new(COSINE).with_margin(&Cosine)
+        };
+        check("the same with learned constants", &head, &mut case);
     }
 }
 
@@ -472,6 +621,10 @@ fn hinges() {
     }
 }
 
+fn is_hard(margin: &dyn Margin) -> bool {
+    margin.negatives(&Target::from(Angle::from_radians(1.0))) != Negatives::plain()
+}
+
 fn rows_of<A>(array: &Array2<A>, rows: Range<usize>) -> ArrayView2<'_, A> {
     array.slice_axis(Axis(0), Slice::from(rows))
 }
@@ -511,12 +664,16 @@ fn exchange_nearest<A: Element>(parts: &mut [Part<'_, A>], weights: &Array2<A>) 
     }
 }
 
-fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
-    let case = Case::new(40, 2_000, head.group, 5);
+fn in_parts<A: Element>(head: &Head<'_>, case: &Case, splits: &[usize], keeps: bool) {
     let narrow = |array: &Array2<f64>| array.mapv(A::narrow);
     let (features, weights) = (narrow(&case.features), narrow(&case.weights));
     let mut whole = Evaluation::new();
-    let targets = Targets::new(&case.labels);
+    let (second, shares) = case.second.clone().unwrap_or_default();
+    let narrowed: Vec<A> = shares.iter().map(|&share| A::narrow(share)).collect();
+    let mut targets = Targets::new(&case.labels);
+    if case.second.is_some() {
+        targets = targets.with_second_by_row(&second, &narrowed);
+    }
     let request = Request {
         features: features.view(),
         wanted: Wanted::Gradients(weights.view()),
@@ -524,11 +681,15 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         evaluation: &mut whole,
         composition: Composition::NONE,
     };
+    let (labels, shares) = request
+        .two_targets(Argument::ClassWeights, head.group)
+        .expect("good");
     solve(head, request).expect("a good batch");
 
     let mut plan = Plan::new((40, 5), 2_000 * head.group, head.group, Aim::Gradients);
     plan.keeps = keeps;
     plan.nearest = head.nearest.map_or(0, |penalty| penalty.changes());
+    plan.targets = labels.len();
     let ends = splits.iter().copied().chain([plan.segments().end]);
     let starts = [0].into_iter().chain(splits.iter().copied());
     let mut scratches: Vec<_> = (0..=splits.len()).map(|_| Scratch::default()).collect();
@@ -541,7 +702,8 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
                 head,
                 plan,
                 features: features.view(),
-                labels: case.labels.clone(),
+                labels: labels.clone(),
+                shares: shares.clone(),
                 coefficients: vec![1.0 / 40.0; 40],
             };
             let own = rows_of(&weights, plan.own_columns());
@@ -553,14 +715,18 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         .collect();
 
     // What is exchanged: the targets first, then what each segment has left behind of each row.
-    let owner: Vec<usize> = (0..40)
-        .map(|row| {
-            let owns = |part: &Part<'_, A>| part.underway.batch.targets[row].column != usize::MAX;
-            parts.iter().position(owns).expect("a class is somewhere")
+    let owner: Vec<Option<usize>> = (0..labels.len())
+        .map(|target| {
+            let owns =
+                |part: &Part<'_, A>| part.underway.batch.targets[target].column != usize::MAX;
+            parts.iter().position(owns)
         })
         .collect();
-    let all: Vec<_> = (0..40)
-        .map(|row| parts[owner[row]].underway.batch.targets[row])
+    let all: Vec<_> = (owner.iter().enumerate())
+        .map(|(target, owner)| match owner {
+            Some(owner) => parts[*owner].underway.batch.targets[target],
+            None => RowTarget::ELSEWHERE,
+        })
         .collect();
     for Part { columns, underway } in &mut parts {
         underway.batch.set_targets(all.clone());
@@ -573,11 +739,11 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         .flat_map(|part| part.underway.opened.sums.to_vec())
         .collect();
     exchange_nearest(&mut parts, &weights);
-    let near = &parts[0].underway.batch.nearest;
     let rows: Vec<Closed> = (0..40)
         .map(|row| {
-            let segments = sums.iter().skip(row).step_by(40).copied();
-            Closed::new(head, segments, &all[row], near.of_row(row), 0.0)
+            let segments = sums.iter().skip(row).step_by(40);
+            let batch = &parts[0].underway.batch;
+            Closed::new(batch, row, segments.copied(), (&[], 0.0))
         })
         .collect();
 
@@ -625,7 +791,9 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
             .batch
             .write_gradient(&rows, &totals, &mut found);
         for (row, found) in found.chunks_exact(5).enumerate() {
-            if owner[row] == index {
+            // Whoever has both targets of a row has their directions.
+            let second = owner.get(40 + row).copied().flatten();
+            if owner[row] == Some(index) && second.is_none_or(|second| second == index) {
                 assert!(
                     whole.grad_features.row(row).iter().eq(found),
                     "∂X of row {row}"
@@ -657,6 +825,21 @@ fn parts_have_the_bits_of_the_whole() {
             ..Head::new(COSINE)
         },
         Head {
+            group: 2,
+            smoothing: 0.1,
+            focal: 1.5,
+            ..Head::new(COSINE)
+        },
+        Head {
+            smoothing: 0.1,
+            ..Head::new(COSINE).with_margin(&Hard)
+        },
+        Head {
+            smoothing: 0.1,
+            nearest: Some(InterTopK::default()),
+            ..Head::new(COSINE).with_margin(&Cosine)
+        },
+        Head {
             link: Link::Logistic {
                 positive: 0.5,
                 negative: 0.5,
@@ -673,8 +856,19 @@ fn parts_have_the_bits_of_the_whole() {
     ] {
         for splits in [&[2][..], &[1, 3]] {
             for keeps in [true, false] {
-                in_parts::<f32>(&head, splits, keeps);
-                in_parts::<f64>(&head, splits, keeps);
+                for case in [
+                    Case::new(40, 2_000, head.group, 5),
+                    Case::mixed(40, 2_000, head.group, 5),
+                ] {
+                    let apart = head.link != Link::Softmax
+                        || head.nearest.is_some()
+                        || head.margin.is_some_and(is_hard);
+                    if case.second.is_some() && apart {
+                        continue;
+                    }
+                    in_parts::<f32>(&head, &case, splits, keeps);
+                    in_parts::<f64>(&head, &case, splits, keeps);
+                }
             }
         }
     }

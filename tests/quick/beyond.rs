@@ -27,7 +27,6 @@ const NOT_YET: &[&str] = &[
     "arcneg_true",
     "circle_detached",
     "circle_true",
-    "mixup_arc",
     // The gradient that this is the table of is that of another loss.
     "sphereface2_c_cgd",
 ];
@@ -36,6 +35,8 @@ const NOT_YET: &[&str] = &[
 struct Subject<A> {
     loss: Box<dyn MarginLoss<A>>,
     label_weights: Option<Vec<A>>,
+    /// Of each row, and the share of the first one.
+    second: Option<(Vec<usize>, f64)>,
     reduction: Reduction,
     /// The classes that are evaluated, in their order, if not all are.
     classes: Option<Vec<usize>>,
@@ -50,6 +51,7 @@ impl<A: Float> Subject<A> {
         Self {
             loss: Box::new(loss),
             label_weights: None,
+            second: None,
             reduction: Reduction::Mean,
             classes: None,
             by_learnable: 1.0,
@@ -96,13 +98,21 @@ fn subject<A: Float>(
         "intertopk_arc_k1" | "intertopk_subcenter_arc_k3" => {
             let penalty = InterTopK::angular(number("k_top") as usize, number("mp"))?;
             let loss = Composed::new(arc_face()?).with_sub_centers(number("K") as usize)?;
-            Subject::new(loss.with_inter_topk(penalty)?)
+            Subject::new(loss.with_inter_topk(penalty))
         }
         "label_smoothing_arc_s30" => {
             Subject::new(Composed::new(arc_face()?).with_label_smoothing(number("eps"))?)
         }
         "label_smoothing_cos" => {
             Subject::new(Composed::new(cos_face()?).with_label_smoothing(number("eps"))?)
+        }
+        "mixup_arc" => {
+            let second = parameters.numbers("y2");
+            let second = second.into_iter().map(|label| label as usize).collect();
+            Subject {
+                second: Some((second, number("lam"))),
+                ..Subject::new(arc_face()?)
+            }
         }
         "focal_cos_s16" => Subject::new(Composed::new(cos_face()?).with_focal(number("gamma"))?),
         "logit_adjust_s10" | "logit_adjust_cos_s10" => {
@@ -330,6 +340,9 @@ fn check<A: Float>(name: &str, case: &Value, tolerance: f64) -> Result<bool, Err
     let mut targets = Targets::new(&batch.labels).with_reduction(subject.reduction);
     if let Some(label_weights) = &subject.label_weights {
         targets = targets.with_label_weights(label_weights);
+    }
+    if let Some((labels, share)) = &subject.second {
+        targets = targets.with_second(labels, *share);
     }
     let (x, w) = (batch.features.view(), batch.weights.view());
     let compare = |path: &str, found: &Evaluation<A>, weights: &[f64]| {

@@ -2,8 +2,8 @@
 
 use margin_losses::{
     AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
-    InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace,
-    Objective, SoftmaxLoss, Target, TargetLogit, Targets,
+    InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, MvSoftmax,
+    NormFace, Objective, SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -26,7 +26,7 @@ fn counts(classes: usize) -> Vec<f64> {
 }
 
 /// Every composition with losses of every kind.
-fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
+pub(crate) fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     let bias = |classes: usize| (0..classes).map(|class| 0.1 * class as f64).collect();
     let mut all: Vec<(String, usize, Box<dyn MarginLoss<f64>>)> = Vec::new();
     let mut add = |name: &str, classes, loss: Result<Box<dyn MarginLoss<f64>>, Error>| {
@@ -65,17 +65,24 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("focal", 27, learned, |c| c.with_focal(0.5));
     composed!("focal", 27, softmax.clone(), |c| c.with_focal(2.0));
     composed!("focal", 27, hard(), |c| c.with_focal(2.0));
-    composed!("inter-topk", 27, arc, |c| c
-        .with_inter_topk(InterTopK::angular(4, 0.1)?));
-    composed!("inter-topk in the cosine", 27, learned, |c| c
-        .with_inter_topk(InterTopK::cosine(3, 0.3)?));
-    composed!("inter-topk", 27, magnitude(), |c| c
-        .with_inter_topk(InterTopK::default()));
-    composed!("inter-topk and all it goes with", 9, learned, |c| {
-        c.with_sub_centers(3)?
-            .with_focal(2.0)?
-            .with_class_priors(&counts(9), 1.0)?
-            .with_inter_topk(InterTopK::angular(3, 0.2)?)
+    composed!("inter-topk", 27, arc, |c| Ok(
+        c.with_inter_topk(InterTopK::angular(4, 0.1)?)
+    ));
+    composed!("inter-topk in the cosine", 27, learned, |c| Ok(
+        c.with_inter_topk(InterTopK::cosine(3, 0.3)?)
+    ));
+    composed!("inter-topk", 27, magnitude(), |c| Ok(
+        c.with_inter_topk(InterTopK::default())
+    ));
+    composed!("inter-topk and smoothing", 27, learned, |c| {
+        let loss = c.with_label_smoothing(0.1)?;
+        Ok(loss.with_inter_topk(InterTopK::angular(4, 0.1)?))
+    });
+    composed!("inter-topk and all the rest", 9, learned, |c| {
+        let loss = c.with_sub_centers(3)?.with_focal(2.0)?;
+        let loss = loss.with_class_priors(&counts(9), 1.0)?;
+        let loss = loss.with_label_smoothing(0.2)?;
+        Ok(loss.with_inter_topk(InterTopK::angular(3, 0.2)?))
     });
     composed!("priors", 27, cos, |c| c.with_class_priors(&counts(27), 1.0));
     composed!("priors", 27, softmax.clone(), |c| c
@@ -97,6 +104,43 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("priors and smoothing", 27, arc, |c| {
         c.with_label_smoothing(0.2)?
             .with_class_priors(&counts(27), 1.0)
+    });
+    // The uniform term is taken from each entry.
+    let mv = MvSoftmax::new(7.0, 0.1, 0.3).expect("in range");
+    let curricular = CurricularFace::new(7.0, 0.2)
+        .and_then(|loss| loss.with_momentum(0.0)?.with_t(0.4))
+        .expect("in range");
+    let filtered = CosFace::new(7.0, 0.2)
+        .and_then(|loss| loss.with_class_filter(0.3))
+        .expect("in range");
+    composed!("smoothing", 27, hard(), |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, mv, |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, curricular, |c| c.with_label_smoothing(0.1));
+    composed!("smoothing", 27, filtered, |c| c.with_label_smoothing(0.1));
+    let by_class = arc.with_class_margins(vec![0.1, 0.2, 0.3, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+    let by_class = by_class.expect("in range");
+    composed!("all", 9, by_class.clone(), |c| {
+        c.with_label_smoothing(0.1)?
+            .with_sub_centers(3)?
+            .with_focal(0.5)
+    });
+    composed!("smoothed sub-centers", 9, learned, |c| c
+        .with_sub_centers(3)?
+        .with_label_smoothing(0.1));
+    composed!("smoothing and focal", 27, softmax.clone(), |c| c
+        .with_focal(2.0)?
+        .with_label_smoothing(0.1));
+    composed!("all", 9, magnitude(), |c| {
+        c.with_sub_centers(3)?
+            .with_label_smoothing(0.1)?
+            .with_focal(2.0)?
+            .with_class_priors(&counts(9), 1.0)
+    });
+    composed!("all", 9, hard(), |c| {
+        c.with_label_smoothing(0.1)?
+            .with_sub_centers(3)?
+            .with_class_priors(&counts(9), 1.0)?
+            .with_focal(0.5)
     });
     all
 }
@@ -147,6 +191,9 @@ fn losses_are_those_of_the_formulas() -> Result<(), Error> {
         (1, 0.0, 0.0, 0.7),
         (3, 0.0, 0.5, 1.0),
         (1, 0.3, 0.0, 1.0),
+        (3, 0.1, 0.0, 0.0),
+        (1, 0.2, 1.5, 0.0),
+        (3, 0.3, 2.0, 1.0),
     ] {
         let classes = 27 / k;
         let batch = batch(23, classes);
@@ -419,45 +466,6 @@ fn what_is_no_loss_together_is_refused() -> Result<(), Error> {
         |loss: &dyn MarginLoss<f64>| loss.evaluate(x, w, &targets).unwrap_err().to_string();
     let arc = ArcFace::new(7.0, 0.2)?;
     let three = Composed::new(arc).with_sub_centers(3)?;
-    // Where the two are known to each other, before any evaluation, in either order.
-    let (centers, focal) = ("sub-centers", "focal modulation");
-    let smoothed = Composed::new(arc).with_label_smoothing(0.1)?;
-    for (built, with) in [
-        (three.clone().with_label_smoothing(0.1), centers),
-        (smoothed.clone().with_sub_centers(3), centers),
-        (
-            Composed::new(arc)
-                .with_focal(1.0)?
-                .with_label_smoothing(0.1),
-            focal,
-        ),
-        (smoothed.clone().with_focal(1.0), focal),
-    ] {
-        let expected = Error::NotComposable {
-            what: "label smoothing",
-            with,
-        };
-        assert_eq!(built, Err(expected));
-    }
-    for (text, with) in [
-        ("arcface+subcenters:k=3+smoothing:epsilon=0.1", centers),
-        ("arcface+smoothing:epsilon=0.1+subcenters:k=3", centers),
-        ("cosface+focal:gamma=2+smoothing:epsilon=0.1", focal),
-        ("cosface+smoothing:epsilon=0.1+focal", focal),
-    ] {
-        let error = text.parse::<Objective>().expect_err(text);
-        assert_eq!(
-            error.to_string(),
-            format!("label smoothing cannot be composed with {with}")
-        );
-    }
-    // What changes nothing is refused by nothing.
-    assert!(smoothed.with_sub_centers(1)?.with_focal(0.0).is_ok());
-    let hard = MarginSoftmax::new(HardNegatives, 7.0)?;
-    assert_eq!(
-        refused(&Composed::new(hard).with_label_smoothing(0.1)?),
-        "label smoothing cannot be composed with a margin that changes the negatives"
-    );
     assert!(refused(&Composed::new(three.clone()).with_focal(1.0)?).contains("composed already"));
     assert!(refused(&Composed::new(CenterLoss::new()).with_focal(1.0)?).contains("is no softmax"));
     assert!(
@@ -532,6 +540,10 @@ fn compositions_are_lines_of_text() -> Result<(), Error> {
             "cosface:s=64,m=0.35+subcenters:k=3+intertopk:k=2,m=0,cosine",
         ),
         ("arcface+intertopk:k=0", "arcface:s=64,m=0.5"),
+        (
+            "mv-softmax:s=32,m=0.35,t=0.2+smoothing:epsilon=0.1+focal+subcenters:k=3",
+            "mv-softmax:s=32,m=0.35,t=0.2+subcenters:k=3+smoothing:epsilon=0.1+focal:gamma=2",
+        ),
     ] {
         let objective: Objective = line.parse()?;
         assert_eq!(objective.to_string(), printed);

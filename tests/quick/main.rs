@@ -52,5 +52,6 @@ mod scores;
 mod sums;
 mod support;
 mod text;
+mod two_targets;
 mod varying;
 mod verification;

@@ -149,7 +149,7 @@ fn rows_that_pull_alike() -> Result<(), Error> {
             let weights = array![[0.25_f32], [0.75], [-0.5]];
             let labels = vec![0_u8; rows];
             let targets = Targets::new(&labels).with_reduction(Reduction::Sum);
-            let mut out = Evaluation::with_scratch_limit(64 << 20);
+            let mut out = Evaluation::with_scratch_limit(80 << 20);
             SoftmaxLoss::new().evaluate_into(
                 features.view(),
                 weights.view(),
