@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 use num_traits::Float;
 
-use crate::error::{Argument, Error};
+use crate::error::{Argument, Error, parameter};
 use crate::targets::{Labels, Reduction, Targets};
 
 /// No class: in the place of the second label of a row that has but one target.
@@ -31,16 +31,10 @@ pub(crate) fn two_targets<A: Float>(
     targets: &Targets<'_, A>,
 ) -> Result<(Vec<usize>, Vec<f64>), Error> {
     let mut labels = labels(features, rows, argument, group, targets.labels())?;
-    targets.check_second()?;
     let (rows, classes) = (labels.len(), rows.nrows() / group);
-    if let Some(second) = targets.second_labels() {
-        for (row, label) in second.iter().enumerate() {
-            class(row, label, classes)?;
-        }
-    }
+    second(targets, classes)?;
     weights_of(targets, rows, classes)?;
-    let second = |row| targets.second_of(row).is_some();
-    if !(0..rows).any(second) {
+    if (0..rows).all(|row| targets.second_of(row).is_none()) {
         return Ok((labels, Vec::new()));
     }
     let mut shares = Vec::with_capacity(rows);
@@ -60,6 +54,24 @@ pub(crate) fn two_targets<A: Float>(
         shares.push(share);
     }
     Ok((labels, shares))
+}
+
+/// That there are as many second labels as labels, if there are any, all classes, and shares of them.
+fn second<A: Float>(targets: &Targets<'_, A>, classes: usize) -> Result<(), Error> {
+    let Some(second) = targets.second_labels() else {
+        return Ok(());
+    };
+    let (argument, batch) = (Argument::Shares, targets.labels().batch());
+    row_count(Argument::SecondLabels, batch, second.batch())?;
+    row_count(argument, batch, targets.shares().map_or(batch, <[A]>::len))?;
+    for (row, label) in second.iter().enumerate() {
+        let share = targets.share(row).unwrap_or(f64::NAN);
+        let holds = (0.0..=1.0).contains(&share);
+        parameter("lambda", share, holds, "lie in [0, 1]")
+            .map_err(|error| error.of_entry(argument, row))?;
+        class(row, label, classes)?;
+    }
+    Ok(())
 }
 
 /// Shapes, labels and weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says, `group`

@@ -3,9 +3,6 @@
 use ndarray::{Array1, ArrayView1};
 use num_traits::Float;
 
-use crate::check;
-use crate::error::{Argument, Error, parameter};
-
 /// How the losses ℓᵢ of the rows become one number, and with them their gradients.
 ///
 /// rᵢ is the weight of a row: its [row weight](Targets::with_row_weights) times the [weight of its
@@ -601,41 +598,28 @@ impl<'a, A> Second<'a, A> {
 }
 
 impl<A: Float> Targets<'_, A> {
-    /// Refuses second labels of another number than the first, and shares that are none.
-    pub(crate) fn check_second(&self) -> Result<(), Error> {
-        let Some(second) = self.second else {
-            return Ok(());
-        };
-        let (argument, batch) = (Argument::SecondLabels, self.labels.batch());
-        check::row_count(argument, batch, second.labels.batch())?;
-        let argument = Argument::Shares;
-        if let Shares::ByRow(shares) = second.shares {
-            check::row_count(argument, batch, shares.len())?;
+    /// The share of each row of the batch, if they may differ.
+    pub(crate) fn shares(&self) -> Option<&[A]> {
+        match self.second.as_ref()?.shares {
+            Shares::OfAll(_) => None,
+            Shares::ByRow(shares) => Some(shares),
         }
-        let rule = "lie in [0, 1]";
-        for row in 0..self.labels.len() {
-            let share = self.share(second.shares, row);
-            parameter("lambda", share, (0.0..=1.0).contains(&share), rule)
-                .map_err(|error| error.of_entry(argument, row))?;
-        }
-        Ok(())
     }
 
-    /// λ of a row.
-    fn share(&self, shares: Shares<'_, A>, row: usize) -> f64 {
-        match shares {
-            Shares::OfAll(share) => share,
+    /// λ of a row, if there are second labels.
+    pub(crate) fn share(&self, row: usize) -> Option<f64> {
+        match self.second.as_ref()?.shares {
+            Shares::OfAll(share) => Some(share),
             Shares::ByRow(shares) => {
                 let row = self.labels.rows().map_or(row, |rows| rows[row]);
-                shares[row].to_f64().unwrap_or(f64::NAN)
+                shares[row].to_f64()
             }
         }
     }
 
     /// The second label of a row and λ, unless the row has but one target.
     pub(crate) fn second_of(&self, row: usize) -> Option<(i128, f64)> {
-        let second = self.second?;
-        let (label, share) = (second.labels.get(row), self.share(second.shares, row));
+        let (label, share) = (self.second_labels()?.get(row), self.share(row)?);
         (share != 1.0 && label != self.labels.get(row)).then_some((label, share))
     }
 }
