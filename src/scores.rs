@@ -121,12 +121,38 @@ impl<'a, A: num_traits::Float> Best<'a, A> {
         }
     }
 
-    /// Takes in what was found among later classes.
-    pub(crate) fn join(&mut self, later: &[(A, usize)]) {
-        for &(score, class) in later {
-            self.offer(score, class);
+    /// Takes in what was found among other classes, be they earlier or later.
+    pub(crate) fn join(&mut self, others: &[(A, usize)]) {
+        for &(score, class) in others {
+            let is_after = |&(other, before): &(A, usize)| {
+                other > score || (other == score && before <= class)
+            };
+            let place = self.found.partition_point(is_after);
+            if let Some(worse) = self
+                .found
+                .get_mut(place..)
+                .filter(|worse| !worse.is_empty())
+            {
+                worse.rotate_right(1);
+                worse[0] = (score, class);
+            }
         }
     }
+}
+
+/// The k best of each row, from lists of k for each.
+pub(crate) fn best_of_all<'f, A: num_traits::Float + 'f>(
+    rows: usize,
+    k: usize,
+    lists: impl Iterator<Item = &'f [(A, usize)]>,
+) -> Vec<(A, usize)> {
+    let mut all = vec![none_found(); rows * k];
+    for list in lists {
+        for (best, found) in all.chunks_exact_mut(k).zip(list.chunks_exact(k)) {
+            Best::over(best).join(found);
+        }
+    }
+    all
 }
 
 impl<A: num_traits::Float> TopClasses<A> {

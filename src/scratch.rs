@@ -16,7 +16,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) doubles: Vec<f64>,
     /// What each segment of classes leaves behind of each row.
     pub(crate) row_sums: Vec<RowSum<A>>,
-    /// The nearest classes of each row in each segment of classes.
+    /// The nearest classes of each row that each lane has found.
     pub(crate) nearest: Vec<(A, usize)>,
     /// One flag for each block of classes.
     pub(crate) flags: Vec<bool>,

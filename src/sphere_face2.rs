@@ -59,8 +59,8 @@ use crate::request::Request;
 /// ```
 ///
 /// and from there as for [`NormFace`](crate::NormFace). In type A, g' is at the turned angle, and a factor sin(θ ± m)/sinθ comes
-/// to it; the target's goes along the unit tangent, without 1/sinθ. This is the gradient of the loss. The authors' code has 1 in the place
-/// of g' on the way back, which is another direction.
+/// to it; the target's goes along the unit tangent, without 1/sinθ. This is the gradient of the loss. The authors' code has 1 in
+/// the place of g' on the way back, which is another direction.
 ///
 /// # Numerical notes
 ///
@@ -68,7 +68,7 @@ use crate::request::Request;
 /// [the other losses](crate::_documentation::numerics). g and its slope have all their digits where cosθ is near −1.
 ///
 /// In type A, cos(θ_j − m) is found from the cosine, as cosθ cos m + sinθ sin m, so it knows a class that lies opposite to a
-/// feature to half of its digits only. There sin(θ − m)/sinθ is held at its value where sinθ is the root of the rounding unit.
+/// feature to half of its digits only. There sinθ counts as the root of the rounding unit, and so stays a divisor.
 ///
 /// # Errors
 ///

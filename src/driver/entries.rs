@@ -60,15 +60,15 @@ impl<A: Element> Turn<A> {
         self.sin != A::zero()
     }
 
-    /// What becomes of a logit, and the slope there, cos m − cotθ sin m. Next to θ = π, where it grows without end, it is that at
-    /// sinθ = √ε.
+    /// What becomes of a logit, and the slope there, cos m − cotθ sin m. Next to θ = π, where that grows without end, sinθ counts
+    /// as √ε.
     #[inline(always)]
     fn of(self, z: A) -> (A, A) {
-        let square = larger((self.scale - z) * (self.scale + z), A::zero());
         let least = self.scale * self.scale * A::epsilon();
-        let (root, divisor) = (square.sqrt(), larger(square, least).sqrt());
+        // s sinθ.
+        let root = larger((self.scale - z) * (self.scale + z), least).sqrt();
         let value = self.sin.mul_add(root, self.cos * z);
-        let slope = self.cos - self.sin * z / divisor;
+        let slope = self.cos - self.sin * z / root;
         if z > self.scale * self.cos {
             (self.scale, A::zero())
         } else {

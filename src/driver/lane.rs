@@ -20,6 +20,8 @@ pub(super) struct Lane<'a, A> {
     /// ∂W of a run, if it is handed out, and in `f64`, if it is summed in groups of tiles.
     pub(super) run: &'a mut [A],
     pub(super) wide: &'a mut [f64],
+    /// The nearest classes of each row in the segments that the lane has opened, if they are looked for.
+    pub(super) nearest: &'a mut [(A, usize)],
     pub(super) buffers: Buffers<A>,
     /// Whether something has been gathered that is not yet in the sums of ∂X.
     pub(super) gathers: bool,
@@ -39,6 +41,7 @@ impl<'a, A: Element> Lane<'a, A> {
         plan: &Plan,
         elements: &mut Pieces<'a, A>,
         doubles: &mut Pieces<'a, f64>,
+        nearest: &mut Pieces<'a, (A, usize)>,
     ) -> Vec<Self> {
         let sizes = plan.sizes::<A>();
         (0..sizes.lanes)
@@ -49,6 +52,7 @@ impl<'a, A: Element> Lane<'a, A> {
                 gathered: elements.take(sizes.tile_vectors),
                 run: elements.take(sizes.run),
                 wide: doubles.take(sizes.wide_run),
+                nearest: nearest.take(sizes.nearest),
                 buffers: Buffers::default(),
                 gathers: false,
                 shifts: Vec::new(),

@@ -39,6 +39,7 @@ use crate::error::{Argument, Error};
 use crate::evaluation::Evaluation;
 use crate::numerics::{Element, OrderFree, binary_exponent, parallel};
 use crate::request::{Aim, Request, Wanted};
+use crate::scores::{best_of_all, none_found};
 use crate::scratch::{Pieces, Scratch};
 
 use close::Closed;
@@ -173,11 +174,12 @@ impl<'a, A: Element> Underway<'a, A> {
             sizes.elements(),
             sizes.doubles(),
             sizes.row_sums,
-            sizes.nearest,
+            sizes.all_nearest(),
             sizes.blocks,
         ]);
         let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
         let mut doubles = Pieces::of(&mut scratch.doubles, sizes.doubles());
+        let mut nearest = Pieces::of(&mut scratch.nearest, sizes.all_nearest());
         Ok(Self {
             batch: Batch::new(problem, rows, &mut elements)?,
             opened: Opened {
@@ -185,14 +187,13 @@ impl<'a, A: Element> Underway<'a, A> {
                 factors: elements.take(sizes.factors),
                 rescaled: Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks),
                 sums: Pieces::of(&mut scratch.row_sums, sizes.row_sums).take(sizes.row_sums),
-                nearest: Pieces::of(&mut scratch.nearest, sizes.nearest).take(sizes.nearest),
                 shifts: elements.take(sizes.shifts),
                 kept: elements.take(sizes.exponentials),
                 direction: Vec::new(),
             },
             totals: doubles.take(sizes.totals),
             rests: doubles.take(sizes.rests),
-            lanes: Lane::all(&plan, &mut elements, &mut doubles),
+            lanes: Lane::all(&plan, &mut elements, &mut doubles, &mut nearest),
         })
     }
 
@@ -205,6 +206,9 @@ impl<'a, A: Element> Underway<'a, A> {
             });
         }
         let weights = self.batch.weights(rows);
+        for lane in &mut self.lanes {
+            lane.nearest.fill(none_found());
+        }
         self.opened.run(&self.batch, weights, &mut self.lanes)?;
         bounds::check_logits(&self.batch, &self.opened.scanned)?;
         self.batch.target_error.take().map_or(Ok(()), Err)
@@ -214,7 +218,8 @@ impl<'a, A: Element> Underway<'a, A> {
     fn change_nearest(&mut self, rows: ArrayView2<'_, A>) {
         let plan = &self.batch.plan;
         if plan.nearest > 0 {
-            let nearest = scores::best_of_all(plan, plan.nearest, self.opened.nearest);
+            let lists = self.lanes.iter().map(|lane| &*lane.nearest);
+            let nearest = best_of_all(plan.rows, plan.nearest, lists);
             let found = self.batch.find_nearest(rows, &nearest);
             self.set_nearest(found);
         }

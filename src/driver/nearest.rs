@@ -1,12 +1,12 @@
 //! The negatives that are nearest to each row, whose logits are changed: an inter-topk penalty.
 //!
-//! Which they are is known once every class has been seen. Each segment leaves the k best of its own behind, and of all these
-//! the k best count. The sums of the forward pass have seen them as they were, so what changes is added when a row is closed.
-//! On the way back they are what targets are: their exponentials are left out of the products, and their gradients go along the
-//! unit tangents.
+//! Which they are is known once every class has been seen. Each lane leaves behind the k best of the segments that it has opened,
+//! and of all these the k best count, of equals the first: they are the same whichever lane has opened what. The sums of the
+//! forward pass have seen them as they were, so what changes is added when a row is closed. On the way back they are what targets
+//! are: their exponentials are left out of the products, and their gradients go along the unit tangents.
 //!
-//! Parts of the classes that are evaluated apart exchange what the segments have left behind. Then each finds the angles of
-//! those nearest that are its own, and they exchange these, as they have the targets.
+//! Parts of the classes that are evaluated apart exchange their k best. Then each finds the angles of those that are its own, and
+//! they exchange these, as they have the targets.
 
 use core::ops::Range;
 use std::sync::PoisonError;
@@ -156,14 +156,18 @@ impl<A: Element> Batch<'_, A> {
         out: &mut [Near],
     ) {
         let (plan, own) = (&self.plan, self.plan.own_columns());
-        let mut pair = Pair::default();
+        let (mut pair, mut set_for) = (Pair::default(), None);
         for (index, (near, &(z, column))) in out.iter_mut().zip(nearest).enumerate() {
             let constant = A::narrow(self.head.constant(column / plan.group));
             near.column = column;
             near.plain = z.widen() + constant.widen();
             if own.contains(&column) {
                 let row = first + index / plan.nearest;
-                pair.set(self.features.row(row), weights.row(column - own.start));
+                if set_for != Some(row) {
+                    pair.set_feature(self.features.row(row));
+                    set_for = Some(row);
+                }
+                pair.set_weight(weights.row(column - own.start));
                 near.ask(self.head, &pair);
             }
         }
@@ -232,7 +236,8 @@ impl<A: Element> WayBack<'_, '_, A> {
                 *sum += factor;
             }
             let weight = weights.of(&(near.column..near.column + 1));
-            pair.set(batch.features.row(row), weight.row(0));
+            pair.set_feature(batch.features.row(row));
+            pair.set_weight(weight.row(0));
             self.add_to_feature(row, share * near.steepness, &mut pair);
             let across = factor * scale * near.steepness * pair.inverse_weight();
             if let Some(tangent) = pair.unit_tangent(false) {

@@ -223,7 +223,7 @@ impl Plan {
             directions: only(gradients, self.targets * self.dim),
             factors: own,
             row_sums: self.segments().len() * self.rows,
-            nearest: (self.segments().len() * self.rows).saturating_mul(self.nearest),
+            nearest: self.rows.saturating_mul(self.nearest),
             // Saturating, for what does not fit into an address is never kept.
             exponentials: only(self.keeps, self.rows.saturating_mul(own)),
             shifts: only(gradients, self.rows.saturating_mul(self.blocks().len())),
@@ -251,8 +251,6 @@ pub(super) struct Sizes {
     pub(super) factors: usize,
     /// What each segment leaves behind of each row.
     pub(super) row_sums: usize,
-    /// The nearest classes of each row that each segment has found.
-    pub(super) nearest: usize,
     /// All exponentials, if they are kept.
     pub(super) exponentials: usize,
     /// The shift of each row in each block.
@@ -273,6 +271,8 @@ pub(super) struct Sizes {
     pub(super) run: usize,
     /// A run's ∂W in `f64`, if there are many rows.
     pub(super) wide_run: usize,
+    /// The nearest classes of each row, in all segments that a lane has opened.
+    pub(super) nearest: usize,
     /// A flag for each block.
     pub(super) blocks: usize,
 }
@@ -297,11 +297,16 @@ impl Sizes {
         self.totals + self.rests + self.lanes.saturating_mul(self.wide_run)
     }
 
+    /// Classes, each with its logit.
+    pub(super) fn all_nearest(&self) -> usize {
+        self.lanes.saturating_mul(self.nearest)
+    }
+
     fn bytes<A>(&self) -> usize {
         self.elements()
             .saturating_mul(size_of::<A>())
             .saturating_add(self.doubles().saturating_mul(size_of::<f64>()))
-            .saturating_add(self.nearest.saturating_mul(size_of::<(A, usize)>()))
+            .saturating_add(self.all_nearest().saturating_mul(size_of::<(A, usize)>()))
             .saturating_add(self.row_sums * size_of::<RowSum<A>>() + self.blocks)
     }
 }

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::error::Error;
 use crate::numerics::{Element, largest, vectorized};
-use crate::scores::{Best, Scores, TopClasses, none_found};
+use crate::scores::{Best, Scores, TopClasses, best_of_all, none_found};
 use crate::scratch::{Pieces, Scratch};
 
 use super::features::Batch;
@@ -58,25 +58,11 @@ pub(super) fn solve<A: Element>(
                     Best::over(found).offer_all(class, scores);
                 },
             )?;
-            *out = TopClasses::from_rows(k, &best_of_all(&plan, k, &found));
+            let lists = found.chunks_exact((plan.rows * k).max(1));
+            *out = TopClasses::from_rows(k, &best_of_all(plan.rows, k, lists));
         }
     }
     Ok(())
-}
-
-/// The k best of each row, from those of each segment.
-pub(super) fn best_of_all<A: Element>(
-    plan: &Plan,
-    k: usize,
-    segments: &[(A, usize)],
-) -> Vec<(A, usize)> {
-    let mut all = vec![none_found(); plan.rows * k];
-    for segment in segments.chunks_exact((plan.rows * k).max(1)) {
-        for (best, found) in all.chunks_exact_mut(k).zip(segment.chunks_exact(k)) {
-            Best::over(best).join(found);
-        }
-    }
-    all
 }
 
 /// The columns of the scores, segment by segment, each with its first class.

@@ -252,7 +252,7 @@ pub(super) struct Pair<A> {
 
 impl<A: Element> Pair<A> {
     #[inline(always)]
-    fn set_feature(&mut self, feature: ArrayView1<'_, A>) {
+    pub(super) fn set_feature(&mut self, feature: ArrayView1<'_, A>) {
         self.x.set(contiguous(feature, &mut self.copy));
     }
 
@@ -273,7 +273,7 @@ impl<A: Element> Pair<A> {
     }
 
     #[inline(always)]
-    fn set_weight(&mut self, weight: ArrayView1<'_, A>) {
+    pub(super) fn set_weight(&mut self, weight: ArrayView1<'_, A>) {
         self.w.set(contiguous(weight, &mut self.copy));
         self.angle = None;
         if self.x.is_zero() || self.w.is_zero() {
@@ -294,13 +294,6 @@ impl<A: Element> Pair<A> {
         );
         self.chords = [chord, sum];
         self.angle = Some(Angle::from_chords(chord, sum));
-    }
-
-    /// Takes in a feature and a weight.
-    #[inline(always)]
-    pub(super) fn set(&mut self, feature: ArrayView1<'_, A>, weight: ArrayView1<'_, A>) {
-        self.set_feature(feature);
-        self.set_weight(weight);
     }
 
     pub(super) fn angle(&self) -> Option<Angle> {

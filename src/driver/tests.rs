@@ -641,11 +641,10 @@ fn exchange_nearest<A: Element>(parts: &mut [Part<'_, A>], weights: &Array2<A>) 
     if plan.nearest == 0 {
         return;
     }
-    let left: Vec<_> = parts
+    let lists = parts
         .iter()
-        .flat_map(|part| part.underway.opened.nearest.to_vec())
-        .collect();
-    let nearest = scores::best_of_all(&plan, plan.nearest, &left);
+        .flat_map(|part| part.underway.lanes.iter().map(|lane| &*lane.nearest));
+    let nearest = best_of_all(plan.rows, plan.nearest, lists);
     let found: Vec<_> = parts
         .iter()
         .map(|part| {

@@ -41,6 +41,10 @@ pub(crate) fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
         loss.and_then(|loss| loss.with_regulariser(2.0))
             .expect("in range")
     };
+    let by_class = || {
+        let margins = (0..9).map(|class| 0.05 * f64::from(class)).collect();
+        arc.with_class_margins(margins).expect("in range")
+    };
     let hard = || MarginSoftmax::learned(HardNegatives, 7.0).expect("in range");
     macro_rules! composed {
         ($name:literal, $classes:literal, $loss:expr, $with:expr) => {
@@ -65,6 +69,7 @@ pub(crate) fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("focal", 27, learned, |c| c.with_focal(0.5));
     composed!("focal", 27, softmax.clone(), |c| c.with_focal(2.0));
     composed!("focal", 27, hard(), |c| c.with_focal(2.0));
+    composed!("sub-centers", 9, by_class(), |c| c.with_sub_centers(3));
     composed!("inter-topk", 27, arc, |c| Ok(
         c.with_inter_topk(InterTopK::angular(4, 0.1)?)
     ));

@@ -2,8 +2,8 @@
 
 use margin_losses::guide::{Trouble, dead_features, diagnose};
 use margin_losses::{
-    ArcFace, Composed, CosFace, Error, Evaluation, Forward, JointLoss, MarginLoss, MarginSoftmax,
-    NormFace, PastPi, SoftmaxLoss, SphereFace2, Targets, UniFace,
+    AdaptiveFace, ArcFace, Composed, CosFace, Error, Evaluation, Forward, InterTopK, JointLoss,
+    MarginLoss, MarginSoftmax, NormFace, PastPi, SoftmaxLoss, SphereFace2, Targets, UniFace,
 };
 use ndarray::{Array2, ArrayView2, Axis, array, s};
 
@@ -249,7 +249,7 @@ fn figures_of_no_plain_softmax_accuse_no_labels_and_no_margin() -> Result<(), Er
     for classes in [CLASSES, 1000] {
         let cos = || Composed::new(CosFace::default());
         let centers = Array2::from_elem((classes, DIM), 30.0);
-        let losses: [(&str, Box<dyn MarginLoss<f64> + '_>, f64); 7] = [
+        let losses: [(&str, Box<dyn MarginLoss<f64> + '_>, f64); 9] = [
             ("UniFace", Box::new(UniFace::default()), 64.0),
             ("SphereFace2", Box::new(SphereFace2::default()), 40.0),
             (
@@ -260,6 +260,16 @@ fn figures_of_no_plain_softmax_accuse_no_labels_and_no_margin() -> Result<(), Er
             (
                 "smoothing",
                 Box::new(cos().with_label_smoothing(0.9)?),
+                64.0,
+            ),
+            (
+                "inter-topk",
+                Box::new(cos().with_inter_topk(InterTopK::cosine(5, 0.9)?)),
+                64.0,
+            ),
+            (
+                "AdaptiveFace",
+                Box::new(AdaptiveFace::new(64.0, vec![0.35; classes])?),
                 64.0,
             ),
             ("focal", Box::new(cos().with_focal(2.0)?), 64.0),
