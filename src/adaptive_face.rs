@@ -222,7 +222,7 @@ impl<A: Float> MarginLoss<A> for AdaptiveFace {
         if !request.wants_scores() {
             let group = request.composition.sub_centers;
             // What is wrong with the shapes themselves comes first.
-            let _labels = request.labels(Argument::ClassWeights, group)?;
+            let _labels = request.two_targets(Argument::ClassWeights, group)?;
             let expected = request.classes();
             check::row_count(Argument::ClassMargins, expected, self.margins.len())?;
         }
