@@ -275,6 +275,18 @@ pub enum Error {
         /// The least that would do, in bytes.
         needed: usize,
     },
+    /// A message between the ranks of a job did not arrive, or one of them refused something that the others do not know of.
+    Communication {
+        /// What happened.
+        reason: String,
+    },
+    /// The ranks of a sharded evaluation were not given the same thing, see [`shards`](crate::shards).
+    RanksDiffer {
+        /// What differs.
+        what: &'static str,
+        /// The first rank that has another than rank 0.
+        rank: usize,
+    },
     /// An array has more entries than memory can hold.
     TooLarge {
         /// How many rows it would have.
@@ -433,6 +445,10 @@ impl fmt::Display for Error {
                 f,
                 "a scratch limit of {limit} bytes is below the {needed} bytes that these shapes need"
             ),
+            Self::Communication { ref reason } => f.write_str(reason),
+            Self::RanksDiffer { what, rank } => {
+                write!(f, "rank {rank} was given another {what} than rank 0")
+            }
             Self::TooLarge { rows, columns } => {
                 write!(f, "there is no memory for {rows} rows of {columns} entries")
             }
@@ -494,6 +510,13 @@ impl Error {
             quantity,
             argument,
             row,
+        }
+    }
+
+    /// A message that is not what it should be.
+    pub(crate) fn malformed() -> Self {
+        Self::Communication {
+            reason: "a message is too short: do all ranks run the same program?".to_owned(),
         }
     }
 

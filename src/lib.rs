@@ -109,6 +109,7 @@ mod scores;
 mod scratch;
 #[cfg(feature = "serde")]
 mod serialised;
+pub mod shards;
 mod softmax;
 mod sphere_face2;
 mod targets;
