@@ -6,16 +6,16 @@ use num_traits::Float;
 use crate::error::{Argument, Error};
 use crate::targets::{Labels, Reduction, Targets};
 
-/// Shapes, labels and weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says, `group`
-/// of them for each class.
+/// Shapes, labels and weights; the labels as classes. `rows` is the shape of the class weights or of the centers, as `argument`
+/// says, `group` of them for each class.
 pub(crate) fn batch<A: Float>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    rows: (usize, usize),
     argument: Argument,
     group: usize,
     targets: &Targets<'_, A>,
 ) -> Result<Vec<usize>, Error> {
-    let classes = rows.nrows() / group;
+    let classes = rows.0 / group;
     let labels = labels(features, rows, argument, group, targets.labels())?;
     let divisor = match targets.reduction() {
         Reduction::Mean | Reduction::WeightedMean => Some(labels.len()),
@@ -89,14 +89,14 @@ fn products<A: Float>(targets: &Targets<'_, A>) -> Result<(), Error> {
 /// Shapes and labels; the labels as classes.
 pub(crate) fn labels<A>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    rows: (usize, usize),
     argument: Argument,
     group: usize,
     labels: Labels<'_>,
 ) -> Result<Vec<usize>, Error> {
     shapes(features, rows, argument, group)?;
     row_count(Argument::Labels, features.nrows(), labels.len())?;
-    let classes = rows.nrows() / group;
+    let classes = rows.0 / group;
     let class = |(row, label)| class(row, label, classes);
     labels.iter().enumerate().map(class).collect()
 }
@@ -116,7 +116,7 @@ pub(crate) fn class(row: usize, label: i128, classes: usize) -> Result<usize, Er
 /// Shapes alone.
 pub(crate) fn shapes<A>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    (rows, columns): (usize, usize),
     argument: Argument,
     group: usize,
 ) -> Result<(), Error> {
@@ -124,21 +124,18 @@ pub(crate) fn shapes<A>(
     if dim == 0 {
         return Err(Error::NoDimensions);
     }
-    if rows.nrows() == 0 {
+    if rows == 0 {
         return Err(Error::NoClasses);
     }
-    if rows.ncols() != dim {
+    if columns != dim {
         return Err(Error::Dimension {
             argument,
             expected: dim,
-            found: rows.ncols(),
+            found: columns,
         });
     }
-    if !rows.nrows().is_multiple_of(group) {
-        return Err(Error::SubCenters {
-            rows: rows.nrows(),
-            group,
-        });
+    if !rows.is_multiple_of(group) {
+        return Err(Error::SubCenters { rows, group });
     }
     Ok(())
 }

@@ -533,6 +533,14 @@ impl Error {
         }
     }
 
+    /// The same error, where rows of W or of centers were counted from this one on.
+    pub(crate) fn in_classes_from(mut self, first: usize) -> Self {
+        if let Self::NonFinite { row, .. } = &mut self {
+            *row += first;
+        }
+        self
+    }
+
     /// The row of the batch that the error names, if it names one.
     pub(crate) fn batch_row(&mut self) -> Option<&mut usize> {
         match self {

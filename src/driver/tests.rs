@@ -79,6 +79,7 @@ impl Case {
                 targets,
                 evaluation,
                 composition: Composition::NONE,
+                shard: None,
             },
         )
     }
@@ -408,6 +409,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         targets,
         evaluation: &mut whole,
         composition: Composition::NONE,
+        shard: None,
     };
     solve(head, request).expect("a good batch");
 
@@ -421,9 +423,13 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         .zip(&mut scratches)
         .map(|((start, end), scratch)| {
             let plan = plan.part(start..end);
+            let columns = plan.own_columns();
+            let classes = columns.start / head.group..columns.end / head.group;
             let problem = Problem {
                 head,
                 plan,
+                share: Share::of(classes, columns, head.group, None),
+                own_rows: 0..40,
                 features: features.view(),
                 labels: case.labels.clone(),
                 coefficients: vec![1.0 / 40.0; 40],
@@ -449,7 +455,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     for Part { columns, underway } in &mut parts {
         underway.batch.set_targets(all.clone());
         underway
-            .open(rows_of(&weights, columns.clone()))
+            .open(rows_of(&weights, columns.clone()), &Peers::NONE)
             .expect("good");
     }
     let sums: Vec<_> = parts
@@ -479,7 +485,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     for Part { columns, underway } in &mut parts {
         let own = rows_of(&weights, columns.clone());
         let mut gradient = vec![A::zero(); own.len()];
-        let (back, lanes) = underway.back(&rows, underway.batch.weights(own));
+        let (back, lanes) = underway.back(&rows, own);
         back.all(back.batch.weights(own), lanes, &mut gradient, &mut []);
         drop(back);
         let expected = rows_of(&whole.grad_weights, columns.clone());
@@ -567,6 +573,7 @@ fn scores_of_sub_centers() {
         targets: Targets::new(&[0_usize; 0]),
         evaluation: &mut Evaluation::new(),
         composition: Composition::NONE,
+        shard: None,
     };
     solve(&head, request).expect("a good batch");
     let Layer::Cosine { scale } = COSINE else {

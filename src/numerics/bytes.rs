@@ -63,9 +63,8 @@ impl Message {
         }
     }
 
-    /// A number of bytes that are handed on as they are.
-    pub(crate) fn put_bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -100,10 +99,5 @@ impl<'a> Received<'a> {
             all.push(self.take()?);
         }
         Ok(all)
-    }
-
-    /// What has not been read.
-    pub(crate) fn rest(self) -> &'a [u8] {
-        self.0
     }
 }

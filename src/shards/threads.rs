@@ -87,7 +87,10 @@ impl Threads {
         thread::scope(|scope| {
             let start = |rank| scope.spawn(move || work(rank));
             let ranks: Vec<_> = Self::new(size).into_iter().map(start).collect();
-            let results: Vec<_> = ranks.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            let results: Vec<_> = ranks
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect();
             let or_panic = |result: thread::Result<R>| match result {
                 Ok(result) => result,
                 Err(reason) => panic::resume_unwind(reason),
