@@ -252,12 +252,11 @@ impl<'a, A: Element> Weights<'a, A> {
         'a: 'b,
     {
         let in_place = (self.share.is_whole() && !rescaled).then(|| self.of(&columns).to_slice());
-        let (rows, unit) = match in_place.flatten() {
-            Some(rows) => (rows, 0),
-            None => {
-                let unit = self.copy(&columns, rescaled, &mut buffers.block);
-                (&buffers.block[..], unit)
-            }
+        let (rows, unit) = if let Some(rows) = in_place.flatten() {
+            (rows, 0)
+        } else {
+            let unit = self.copy(&columns, rescaled, &mut buffers.block);
+            (&buffers.block[..], unit)
         };
         Block {
             columns,

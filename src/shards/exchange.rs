@@ -136,14 +136,11 @@ impl<'a> Exchange<'a> {
             return Ok(Gathered(all));
         };
         self.fail();
-        Err(match (decode(&all[rank]), mine) {
-            (Some(error), _) => error,
-            // What is not sent is found on all ranks, if the loss is the same.
-            (None, Err(error)) => error,
-            (None, Ok(_)) => Error::Communication {
-                reason: format!("rank {rank} has refused what the others have not"),
-            },
-        })
+        // What is not sent is found on all ranks, if the loss is the same.
+        let error = decode(&all[rank]).or(mine.err());
+        Err(error.unwrap_or_else(|| Error::Communication {
+            reason: format!("rank {rank} has refused what the others have not"),
+        }))
     }
 
     /// Sends a message to each rank, once all have agreed that there is no error.

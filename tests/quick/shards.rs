@@ -608,88 +608,119 @@ fn refused(batch: &Batch<f32>, loss: &Loss<'_, f32>, expected: &Error) {
     }
 }
 
-/// The error of one process, for what is wrong on the last rank.
+/// The error of one process, for what `spoil` makes of a batch.
+#[track_caller]
+fn refused_alike(name: &str, loss: Loss<'_, f32>, spoil: impl Fn(&mut Batch<f32>, usize)) {
+    let mut batch = Batch::<f32>::random(53, 24, 400, 5);
+    let last = batch.labels.len() - 1;
+    spoil(&mut batch, last);
+    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    let expected = loss.evaluate(x, w, &targets).expect_err(name);
+    refused(&batch, &loss, &expected);
+}
+
+fn arc_face() -> Loss<'static, f32> {
+    Box::new(ArcFace::new(8.0, 0.3).expect("in range"))
+}
+
+fn softmax() -> Loss<'static, f32> {
+    Box::new(SoftmaxLoss::new())
+}
+
 #[test]
-fn errors_are_returned_by_all_ranks() {
-    let good = Batch::<f32>::random(53, 24, 400, 5);
-    let last = good.labels.len() - 1;
-    let check = |name: &str, loss: Loss<'_, f32>, spoil: &dyn Fn(&mut Batch<f32>)| {
-        let mut batch = good.clone();
-        spoil(&mut batch);
-        let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
-        let expected = loss
-            .evaluate(batch.features.view(), batch.weights.view(), &targets)
-            .expect_err(name);
-        refused(&batch, &loss, &expected);
-    };
-    let arc_face = || -> Loss<'_, f32> { Box::new(ArcFace::new(8.0, 0.3).expect("in range")) };
-    let softmax = || -> Loss<'_, f32> { Box::new(SoftmaxLoss::new()) };
-    check("label", arc_face(), &|batch| batch.labels[last] = 400);
-    check("row weight", arc_face(), &|batch| {
-        batch.row_weights[last] = f32::NAN
+fn arguments_that_are_wrong_on_the_last_rank() {
+    refused_alike("label", arc_face(), |batch, last| batch.labels[last] = 400);
+    refused_alike("row weight", arc_face(), |batch, last| {
+        batch.row_weights[last] = f32::NAN;
     });
-    check("negative weight", arc_face(), &|batch| {
-        batch.row_weights[last] = -1.0
+    refused_alike("negative weight", arc_face(), |batch, last| {
+        batch.row_weights[last] = -1.0;
     });
-    check("feature", arc_face(), &|batch| {
-        batch.features[[last, 2]] = f32::NAN
+    refused_alike("feature", arc_face(), |batch, last| {
+        batch.features[[last, 2]] = f32::NAN;
     });
-    check("zero feature", arc_face(), &|batch| {
-        batch.features.row_mut(last).fill(0.0)
+    refused_alike("zero feature", arc_face(), |batch, last| {
+        batch.features.row_mut(last).fill(0.0);
     });
-    check("short feature", arc_face(), &|batch| {
-        batch.features.row_mut(last).fill(1e-38)
+    refused_alike("short feature", arc_face(), |batch, last| {
+        batch.features.row_mut(last).fill(1e-38);
     });
-    check("class weight", arc_face(), &|batch| {
-        batch.weights[[399, 4]] = f32::INFINITY
+    refused_alike("class weight", arc_face(), |batch, _| {
+        batch.weights[[399, 4]] = f32::INFINITY;
     });
-    check("zero class weight", arc_face(), &|batch| {
-        batch.weights.row_mut(390).fill(0.0)
+    refused_alike("zero class weight", arc_face(), |batch, _| {
+        batch.weights.row_mut(390).fill(0.0);
     });
-    check("several", arc_face(), &|batch| {
+    refused_alike("several", arc_face(), |batch, _| {
         batch.weights.row_mut(390).fill(0.0);
         batch.weights.row_mut(20).fill(f32::NAN);
         batch.labels[3] = 390;
     });
-    check("target of a bad weight", arc_face(), &|batch| {
+    refused_alike("target of a bad weight", arc_face(), |batch, _| {
         batch.labels[2] = 399;
         batch.weights.row_mut(399).fill(0.0);
     });
-    check("logit", softmax(), &|batch| {
+    for row in [0, 11, 23] {
+        let loss = MarginSoftmax::new(NoNumber(row), 8.0).expect("in range");
+        refused_alike("margin", Box::new(loss), |_, _| ());
+    }
+}
+
+#[test]
+fn numbers_that_overflow_on_the_last_rank() {
+    refused_alike("logit", softmax(), |batch, last| {
         batch.features.row_mut(last).fill(1e20);
         batch.weights.row_mut(399).fill(1e20);
     });
-    check("gradient of W", softmax(), &|batch| {
+    refused_alike("gradient of W", softmax(), |batch, last| {
         batch.features.row_mut(last).fill(1e30);
         batch.row_weights[last] = 3e9;
     });
-    check("gradient of X", softmax(), &|batch| {
+    refused_alike("gradient of X", softmax(), |batch, last| {
         batch.weights.row_mut(399).fill(-1e30);
         batch.labels[last] = 399;
         batch.row_weights[last] = 1e12;
         batch.features.row_mut(last).fill(1e-3);
     });
-    let user =
-        |row| -> Loss<'_, f32> { Box::new(MarginSoftmax::new(NoNumber(row), 8.0).expect("ok")) };
-    for row in [0, 11, last] {
-        check("margin", user(row), &|_| ());
+    let centers = Array2::<f32>::from_elem((400, 5), 3e38);
+    for size in SIZES {
+        let batch = Batch::<f32>::random(53, 24, 400, 5);
+        let shards = Shards::new(400).expect("classes");
+        let answers = Job::of(&batch).on_ranks(size, |comm, own_rows, own| {
+            let loss = JointLoss::new(CosFace::default(), rows(&centers, own.clone()), 1.0);
+            let loss = loss.expect("in range");
+            let x = rows(&batch.features, own_rows.clone());
+            let targets = Targets::new(&batch.labels[own_rows]);
+            let sharded = Sharded::new(&loss, shards, comm);
+            sharded
+                .evaluate(x, rows(&batch.weights, own), &targets)
+                .map(drop)
+        });
+        let expected = Error::Overflow {
+            quantity: "loss",
+            argument: Argument::Features,
+            row: 0,
+        };
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.as_ref() == Err(&expected))
+        );
     }
-    let limit = Some(100);
-    let error = ArcFace::new(8.0, 0.3).expect("in range").forward_into(
-        good.features.view(),
-        good.weights.view(),
-        &Targets::new(&good.labels),
-        &mut Evaluation::with_scratch_limit(100),
-    );
-    assert!(matches!(error, Err(Error::ScratchLimit { .. })));
-    // The memory that is needed is that of a rank.
+}
+
+/// The memory that is needed is that of a rank, so that the error is its own.
+#[test]
+fn a_scratch_limit_on_the_last_rank() {
+    let good = Batch::<f32>::random(53, 24, 400, 5);
     for size in [2, 3] {
-        let job = Job::of(&good);
-        let answers = job.on_ranks(size, |comm, own_rows, own| {
+        let answers = Job::of(&good).on_ranks(size, |comm, own_rows, own| {
             let loss = arc_face();
-            let mut out = match limit.filter(|_| comm.rank() == size - 1) {
-                None => Evaluation::new(),
-                Some(limit) => Evaluation::with_scratch_limit(limit),
+            let mut out = if comm.rank() == size - 1 {
+                Evaluation::with_scratch_limit(100)
+            } else {
+                Evaluation::new()
             };
             let shards = Shards::new(400).expect("classes");
             let x = rows(&good.features, own_rows.clone());
@@ -705,31 +736,46 @@ fn errors_are_returned_by_all_ranks() {
     }
 }
 
-/// What one rank is given, and the others are not.
-#[test]
-fn ranks_that_do_not_go_together() {
+/// What a rank is given.
+#[derive(Clone, Copy)]
+struct Given {
+    scale: f64,
+    reduction: Reduction,
+    weights_missing: usize,
+    labels_missing: usize,
+}
+
+const GIVEN: Given = Given {
+    scale: 8.0,
+    reduction: Reduction::Mean,
+    weights_missing: 0,
+    labels_missing: 0,
+};
+
+/// What all of three ranks say, one of which is given something else.
+fn one_is_given(rank: usize, other: Given) -> Result<f32, Error> {
     let batch = Batch::<f32>::random(54, 12, 300, 4);
     let shards = Shards::new(300).expect("classes");
-    let ask = |change: &(dyn Fn(usize, &mut Job<'_, f32>) -> (f64, usize, usize) + Sync)| {
-        let job = Job::of(&batch);
-        let mut answers = job.on_ranks(3, |comm, own_rows, own| {
-            let mut job = Job::of(&batch);
-            let (scale, weights, labels) = change(comm.rank(), &mut job);
-            let loss = ArcFace::new(scale, 0.2).expect("in range");
-            let x = rows(&batch.features, own_rows.clone());
-            let w = rows(&batch.weights, own.start..own.end - weights);
-            let own_labels = &batch.labels[own_rows.start..own_rows.end - labels];
-            let targets = Targets::new(own_labels).with_reduction(job.targets.reduction());
-            let sharded = Sharded::new(&loss, shards, comm);
-            sharded.forward(x, w, &targets).map(|forward| forward.loss)
-        });
-        assert!(
-            answers.iter().all(|answer| answer == &answers[0]),
-            "{answers:?}"
-        );
-        answers.swap_remove(0)
-    };
-    assert!(ask(&|_, _| (8.0, 0, 0)).is_ok());
+    let mut answers = Job::of(&batch).on_ranks(3, |comm, own_rows, own| {
+        let given = if comm.rank() == rank { other } else { GIVEN };
+        let loss = ArcFace::new(given.scale, 0.2).expect("in range");
+        let x = rows(&batch.features, own_rows.clone());
+        let w = rows(&batch.weights, own.start..own.end - given.weights_missing);
+        let labels = &batch.labels[own_rows.start..own_rows.end - given.labels_missing];
+        let targets = Targets::new(labels).with_reduction(given.reduction);
+        let sharded = Sharded::new(&loss, shards, comm);
+        sharded.forward(x, w, &targets).map(|forward| forward.loss)
+    });
+    assert!(
+        answers.iter().all(|answer| answer == &answers[0]),
+        "{answers:?}"
+    );
+    answers.swap_remove(0)
+}
+
+#[test]
+fn ranks_that_do_not_go_together() {
+    assert!(one_is_given(0, GIVEN).is_ok());
     let differs = |rank| {
         Err(Error::RanksDiffer {
             what: "loss, reduction, label weights or sample",
@@ -737,32 +783,38 @@ fn ranks_that_do_not_go_together() {
         })
     };
     assert_eq!(
-        ask(&|rank, _| (8.0 + f64::from(rank == 2), 0, 0)),
+        one_is_given(
+            2,
+            Given {
+                scale: 9.0,
+                ..GIVEN
+            }
+        ),
         differs(2)
     );
-    let other_reduction = |rank, job: &mut Job<'_, f32>| {
-        if rank == 1 {
-            job.targets = job.targets.with_reduction(Reduction::Sum);
-        }
-        (8.0, 0, 0)
-    };
-    assert_eq!(ask(&other_reduction), differs(1));
-    let rows_missing = |argument, expected, found| {
+    let reduction = Reduction::Sum;
+    assert_eq!(one_is_given(1, Given { reduction, ..GIVEN }), differs(1));
+    let missing = |argument, expected, found| {
         Err(Error::RowCount {
             argument,
             expected,
             found,
         })
     };
-    let last = shards.classes(2, 3).len();
+    let own = Shards::new(300).expect("classes").classes(2, 3).len();
+    let fewer = Given {
+        weights_missing: 1,
+        ..GIVEN
+    };
     assert_eq!(
-        ask(&|rank, _| (8.0, usize::from(rank == 2), 0)),
-        rows_missing(Argument::ClassWeights, last, last - 1)
+        one_is_given(2, fewer),
+        missing(Argument::ClassWeights, own, own - 1)
     );
-    assert_eq!(
-        ask(&|rank, _| (8.0, 0, usize::from(rank == 2))),
-        rows_missing(Argument::Labels, 12, 11)
-    );
+    let fewer = Given {
+        labels_missing: 1,
+        ..GIVEN
+    };
+    assert_eq!(one_is_given(2, fewer), missing(Argument::Labels, 12, 11));
 }
 
 /// A loss of one's own that knows nothing of ranks, and what asks for all class weights at once.
