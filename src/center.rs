@@ -103,7 +103,7 @@ impl CenterLoss {
     /// paper uses α = 0.5.
     ///
     /// Rows that the labels [ignore](Labels::with_ignored_label) are not looked at, and move no center; a row of weight 0 does.
-    /// [`Targets::labels`] takes the rule along: `update_centers(centers, features, targets.labels(), alpha)`.
+    /// [`Targets::labels`](crate::Targets::labels) takes the rule along: `update_centers(centers, features, targets.labels(), alpha)`.
     ///
     /// # Errors
     ///
