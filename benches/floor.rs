@@ -5,6 +5,7 @@
 //! cargo bench --bench floor -- A           # one case: A, B, C, D, E
 //! cargo bench --bench floor -- E:64        # with a scratch limit of 64 MiB
 //! cargo bench --bench floor -- losses      # every loss against NormFace, case B
+//! cargo bench --bench floor -- shards      # a job of one rank, full and sampled, against the plain loss, cases B and E
 //! ```
 //!
 //! Both sides run in turn in one process on the same arrays, and medians are compared, so that what the machine does
@@ -19,9 +20,10 @@ use std::time::Instant;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use margin_losses::ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use margin_losses::shards::{Sampling, Sharded, Shards, Solo};
 use margin_losses::{
-    ArcFace, Composed, Error, Evaluation, MarginLoss, NormFace, Objective, SoftmaxLoss, Targets,
-    init,
+    ArcFace, ClassBlock, Composed, Error, Evaluation, MarginLoss, NormFace, Objective, SoftmaxLoss,
+    Targets, init,
 };
 use pulp::{Arch, Simd, WithSimd};
 
@@ -141,13 +143,20 @@ fn main() -> Result<(), Error> {
             every_loss(&CASES[1])?;
             continue;
         }
+        if word == "shards" {
+            one_rank(&CASES[1])?;
+            one_rank(&CASES[4])?;
+            continue;
+        }
         let (name, limit) = match word.split_once(':') {
             Some((name, limit)) => (name, limit.parse().ok()),
             None => (word.as_str(), None),
         };
         match CASES.iter().find(|case| case.name == name) {
             Some(case) => measure(case, limit)?,
-            None => println!("no case {name}: A, B, C, D, E, each with :MiB if wanted, or losses"),
+            None => println!(
+                "no case {name}: A, B, C, D, E, each with :MiB if wanted, losses, or shards"
+            ),
         }
     }
     Ok(())
@@ -290,6 +299,50 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
         peak / 1e9,
     );
     Ok(())
+}
+
+/// A job of one rank against the loss without ranks, over all classes and over a tenth of them.
+fn one_rank(case: &Case) -> Result<(), Error> {
+    let arrays = case.arrays()?;
+    let (x, w) = (arrays.features.view(), arrays.weights.view());
+    let (loss, targets) = (ArcFace::default(), Targets::new(&arrays.labels));
+    let full = Sharded::new(&loss, Shards::new(case.classes)?, &Solo);
+    let sampled = full.with_sampling(Sampling::new(0.1, 1)?);
+    // Each makes its update in place, so that nothing of the size of W is written beside it.
+    let mut steps = [arrays.weights.clone(), arrays.weights.clone(), w.to_owned()];
+    let [first, second, third] = &mut steps;
+    let mut outs = [Evaluation::new(), Evaluation::new(), Evaluation::new()];
+    let [a, b, c] = &mut outs;
+    let [plain, one, tenth] = medians(
+        case.repetitions,
+        [
+            &mut || {
+                loss.evaluate_streamed(x, first.view_mut(), &targets, a, &mut step)
+                    .expect("valid arguments");
+            },
+            &mut || {
+                full.evaluate_streamed(x, second.view_mut(), &targets, b, &mut step)
+                    .expect("valid arguments");
+            },
+            &mut || {
+                sampled
+                    .evaluate_streamed(x, third.view_mut(), &targets, c, &mut step)
+                    .expect("valid arguments");
+            },
+        ],
+    );
+    println!(
+        "case={} one_rank_ratio={:.3} rate_0.1_speedup={:.2} seconds={plain:.4}",
+        case.name,
+        one / plain,
+        one / tenth,
+    );
+    Ok(())
+}
+
+/// The update of a step.
+fn step(mut block: ClassBlock<'_, f32>) {
+    block.weights.scaled_add(-1e-6, &block.gradient);
 }
 
 /// The loss whose rows have two targets each.

@@ -9,6 +9,7 @@
 //! | [`pytorch`] | those who come from PyTorch: which option reproduces which public code |
 //! | [`training`] | a training loop from zero |
 //! | [`recipes`] | focal loss, mixup, accumulation, clipping, sampling, several labels, AdaCos, a learned bias, inference |
+//! | [`scale`] | millions of classes: over processes and machines, by samples, and what that costs |
 //! | [`how_it_works`] | one evaluation, what it costs and what it holds |
 //! | [`numerics`] | what is promised about digits, and how it is kept |
 
@@ -134,6 +135,7 @@ pub mod training {}
 /// [`Forward`]: crate::Forward
 /// [`MarginSoftmax::learned`]: crate::MarginSoftmax::learned
 /// [`NormFace::learned`]: crate::NormFace::learned
+/// [`Sampling`]: crate::shards::Sampling
 /// [`SphereFace2`]: crate::SphereFace2
 /// [`UniFace`]: crate::UniFace
 /// [`evaluate_streamed`]: crate::MarginLoss::evaluate_streamed
@@ -145,6 +147,14 @@ pub mod training {}
 /// [`with_second_by_row`]: crate::Targets::with_second_by_row
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
+
+/// [`Communicator`]: crate::shards::Communicator
+/// [`Sampling`]: crate::shards::Sampling
+/// [`Sampling::with_correction`]: crate::shards::Sampling::with_correction
+/// [`Sharded`]: crate::shards::Sharded
+/// [`shards`]: crate::shards
+#[doc = include_str!("../docs/scale.md")]
+pub mod scale {}
 
 /// [`Margin`]: crate::Margin
 #[doc = include_str!("../docs/how-it-works.md")]

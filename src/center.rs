@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::check;
 use crate::counted::Counted;
@@ -14,7 +14,8 @@ use crate::loss::MarginLoss;
 use crate::numerics::{Element, Norm, binary_exponent, contiguous, dot, scale_by_power};
 use crate::request::{Request, Wanted};
 use crate::scores::Scores;
-use crate::targets::{Labels, Targets};
+use crate::shards::Shard;
+use crate::targets::Labels;
 
 /// Half the squared distance of each feature to the center of its class.
 ///
@@ -102,7 +103,7 @@ impl CenterLoss {
     /// paper uses α = 0.5.
     ///
     /// Rows that the labels [ignore](Labels::with_ignored_label) are not looked at, and move no center; a row of weight 0 does.
-    /// [`Targets::labels`] takes the rule along: `update_centers(centers, features, targets.labels(), alpha)`.
+    /// [`Targets::labels`](crate::Targets::labels) takes the rule along: `update_centers(centers, features, targets.labels(), alpha)`.
     ///
     /// # Errors
     ///
@@ -152,7 +153,7 @@ fn step<A: Element>(
 ) -> Result<(), Error> {
     let holds = (0.0..=1.0).contains(&alpha);
     parameter("alpha", alpha, holds, "lie in [0, 1]")?;
-    let labels = check::labels(features, centers.view(), Argument::Centers, 1, labels)?;
+    let labels = check::labels(features, centers.dim(), Argument::Centers, 1, labels)?;
     check_finite(features, Argument::Features)?;
     check_finite(centers.view(), Argument::Centers)?;
     let classes = Classes::of(&labels);
@@ -251,31 +252,29 @@ pub struct Term<A> {
     pub(crate) forward: Forward<A>,
     /// N×d.
     grad_features: Array2<A>,
-    /// ∂c of the classes that the batch has.
+    /// ∂c of the classes that the batch has, of those that are here.
     classes: Vec<usize>,
     grad_centers: Array2<A>,
 }
 
 impl<A> Term<A> {
     pub(crate) fn new(
-        features: ArrayView2<'_, A>,
+        request: &Request<'_, A>,
         centers: ArrayView2<'_, A>,
         argument: Argument,
-        targets: &Targets<'_, A>,
         factor: f64,
     ) -> Result<Self, Error>
     where
         A: Element,
     {
-        let labels = check::batch(features, centers, argument, 1, targets)?;
+        let (features, shard) = (request.features(), request.shard);
+        let all = shard.map_or(centers.nrows(), |shard| shard.shards.count());
+        let shape = (all, centers.ncols());
+        let labels = check::batch(features, shape, argument, 1, &request.targets)?;
         check_finite(features, Argument::Features)?;
-        check_finite(centers, argument)?;
-        let coefficients = check::coefficients(targets);
-        let rows = || {
-            features
-                .outer_iter()
-                .zip(labels.iter().map(|&label| centers.row(label)))
-        };
+        let row_centers = centers_of_rows(shard, centers, argument, &labels)?;
+        let coefficients = request.coefficients();
+        let rows = || features.outer_iter().zip(row_centers.outer_iter());
         let losses: Vec<f64> = rows().map(|(x, c)| half_square(x, c, factor)).collect();
         let (loss, row_losses) = check::reduce::<A>(&coefficients, losses.iter().copied())?;
 
@@ -291,8 +290,8 @@ impl<A> Term<A> {
         }
         let classes = Classes::of(&labels);
         let mut grad_centers = Array2::zeros((classes.labels.len(), features.ncols()));
-        for ((&class, rows), mut out) in classes.iter().zip(grad_centers.outer_iter_mut()) {
-            let center = centers.row(class);
+        for ((_, rows), mut out) in classes.iter().zip(grad_centers.outer_iter_mut()) {
+            let center = row_centers.row(rows[0]);
             let sums = in_range(|unit| {
                 let mut sums = vec![0.0; center.len()];
                 for &row in rows {
@@ -313,6 +312,9 @@ impl<A> Term<A> {
         if let Some(index) = check::first_not_finite(grad_centers.view()) {
             return Err(Error::overflow("gradient", argument, classes.labels[index]));
         }
+        let own = shard.map_or(0..all, Shard::classes);
+        let here = |index: &usize| own.contains(&classes.labels[*index]);
+        let here: Vec<_> = (0..classes.labels.len()).filter(here).collect();
         Ok(Self {
             forward: Forward {
                 loss,
@@ -326,8 +328,11 @@ impl<A> Term<A> {
                 reading: Reading::default(),
             },
             grad_features,
-            classes: classes.labels,
-            grad_centers,
+            classes: here
+                .iter()
+                .map(|&index| classes.labels[index] - own.start)
+                .collect(),
+            grad_centers: grad_centers.select(Axis(0), &here),
         })
     }
 
@@ -387,6 +392,30 @@ impl<A> Term<A> {
     }
 }
 
+/// The center of each row's class, wherever it is.
+fn centers_of_rows<A: Element>(
+    shard: Option<&Shard<'_>>,
+    centers: ArrayView2<'_, A>,
+    argument: Argument,
+    labels: &[usize],
+) -> Result<Array2<A>, Error> {
+    let found = check_finite(centers, argument);
+    let Some(shard) = shard else {
+        return found.map(|()| centers.select(Axis(0), labels));
+    };
+    let own = shard.classes();
+    let mut rows = Array2::zeros((labels.len(), centers.ncols()));
+    for (&label, mut row) in labels.iter().zip(rows.outer_iter_mut()) {
+        if own.contains(&label) {
+            row.assign(&centers.row(label - own.start));
+        }
+    }
+    let entries = rows.as_slice_mut().unwrap_or_default();
+    let found = found.map_err(|error| error.in_classes_from(own.start));
+    shard.share_by_class(labels, entries, found)?;
+    Ok(rows)
+}
+
 /// Answers a request with the center loss, its class weights being the centers.
 pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
     request.check_alone()?;
@@ -395,13 +424,9 @@ pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
     }
     let centers = request.weights();
     let shape = centers.raw_dim();
-    let term = Term::new(
-        request.features(),
-        centers,
-        Argument::Centers,
-        &request.targets(),
-        1.0,
-    )?;
+    let here = request.classes_here(1);
+    check::row_count(Argument::Centers, here, centers.nrows())?;
+    let term = Term::new(&request, centers, Argument::Centers, 1.0)?;
     let mut grad_centers = Array2::zeros(shape);
     for (&class, row) in term.classes.iter().zip(term.grad_centers.outer_iter()) {
         grad_centers.row_mut(class).assign(&row);
@@ -413,7 +438,7 @@ pub(crate) fn solve<A: Element>(request: Request<'_, A>) -> Result<(), Error> {
 /// The scores −½‖x − c‖², as c·x − ½‖c‖² − ½‖x‖².
 fn score<A: Element>(mut request: Request<'_, A>) -> Result<(), Error> {
     let (features, centers) = (request.features(), request.weights());
-    check::shapes(features, centers, Argument::Centers, 1)?;
+    check::shapes(features, centers.dim(), Argument::Centers, 1)?;
     check_finite(features, Argument::Features)?;
     check_finite(centers, Argument::Centers)?;
     let half = |row: ArrayView1<'_, A>| -0.5 * row.iter().map(|x| x.widen().powi(2)).sum::<f64>();

@@ -25,13 +25,13 @@ pub(crate) fn one_target<A>(targets: &Targets<'_, A>) -> Result<(), Error> {
 /// target.
 pub(crate) fn two_targets<A: Float>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    rows: (usize, usize),
     argument: Argument,
     group: usize,
     targets: &Targets<'_, A>,
 ) -> Result<(Vec<usize>, Vec<f64>), Error> {
     let mut labels = labels(features, rows, argument, group, targets.labels())?;
-    let (rows, classes) = (labels.len(), rows.nrows() / group);
+    let (rows, classes) = (labels.len(), rows.0 / group);
     second(targets, classes)?;
     weights_of(targets, rows, classes)?;
     if (0..rows).all(|row| targets.second_of(row).is_none()) {
@@ -74,18 +74,18 @@ fn second<A: Float>(targets: &Targets<'_, A>, classes: usize) -> Result<(), Erro
     Ok(())
 }
 
-/// Shapes, labels and weights; the labels as classes. `rows` is the class weights or the centers, as `argument` says, `group`
-/// of them for each class.
+/// Shapes, labels and weights; the labels as classes. `rows` is the shape of the class weights or of the centers, as `argument`
+/// says, `group` of them for each class.
 pub(crate) fn batch<A: Float>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    rows: (usize, usize),
     argument: Argument,
     group: usize,
     targets: &Targets<'_, A>,
 ) -> Result<Vec<usize>, Error> {
     one_target(targets)?;
     let labels = labels(features, rows, argument, group, targets.labels())?;
-    weights_of(targets, labels.len(), rows.nrows() / group)?;
+    weights_of(targets, labels.len(), rows.0 / group)?;
     Ok(labels)
 }
 
@@ -166,14 +166,14 @@ fn products<A: Float>(targets: &Targets<'_, A>) -> Result<(), Error> {
 /// Shapes and labels; the labels as classes.
 pub(crate) fn labels<A>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    rows: (usize, usize),
     argument: Argument,
     group: usize,
     labels: Labels<'_>,
 ) -> Result<Vec<usize>, Error> {
     shapes(features, rows, argument, group)?;
     row_count(Argument::Labels, features.nrows(), labels.len())?;
-    let classes = rows.nrows() / group;
+    let classes = rows.0 / group;
     let class = |(row, label)| class(row, label, classes);
     labels.iter().enumerate().map(class).collect()
 }
@@ -193,7 +193,7 @@ pub(crate) fn class(row: usize, label: i128, classes: usize) -> Result<usize, Er
 /// Shapes alone.
 pub(crate) fn shapes<A>(
     features: ArrayView2<'_, A>,
-    rows: ArrayView2<'_, A>,
+    (rows, columns): (usize, usize),
     argument: Argument,
     group: usize,
 ) -> Result<(), Error> {
@@ -201,21 +201,18 @@ pub(crate) fn shapes<A>(
     if dim == 0 {
         return Err(Error::NoDimensions);
     }
-    if rows.nrows() == 0 {
+    if rows == 0 {
         return Err(Error::NoClasses);
     }
-    if rows.ncols() != dim {
+    if columns != dim {
         return Err(Error::Dimension {
             argument,
             expected: dim,
-            found: rows.ncols(),
+            found: columns,
         });
     }
-    if !rows.nrows().is_multiple_of(group) {
-        return Err(Error::SubCenters {
-            rows: rows.nrows(),
-            group,
-        });
+    if !rows.is_multiple_of(group) {
+        return Err(Error::SubCenters { rows, group });
     }
     Ok(())
 }

@@ -264,10 +264,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for Composed<L> {
                 with: "a loss that is composed already",
             });
         }
-        let (classes, priors) = (
-            request.weights().nrows() / self.sub_centers,
-            &self.log_priors,
-        );
+        let (classes, priors) = (request.classes_of(self.sub_centers), &self.log_priors);
         if !priors.is_empty() {
             check::row_count(Argument::ClassPriors, classes, priors.len())?;
         }

@@ -1,6 +1,7 @@
 //! CurricularFace: hard negatives count little at first, and more and more as training goes on.
 
 use core::fmt;
+use core::ops::Range;
 
 use ndarray::ArrayView2;
 
@@ -13,6 +14,7 @@ use crate::loss::MarginLoss;
 use crate::margin::{Margin, Negatives, Target, TargetLogit};
 use crate::numerics::{Element, Norm, contiguous, dot};
 use crate::request::Request;
+use crate::shards::Shard;
 
 /// CurricularFace: ArcFace whose hard negatives count little at first, and more and more as training goes on.
 ///
@@ -257,8 +259,15 @@ impl<A: Float> MarginLoss<A> for CurricularFace {
         let (labels, shares) = request.two_targets(Argument::ClassWeights, group)?;
         let (features, weights) = (request.features(), request.weights());
         let (first, second) = labels.split_at(features.nrows());
-        let of = |labels: &[usize]| A::target_cosines(TOKEN, features, weights, labels, group);
+        let own = request.shard.map_or(0..request.classes(), Shard::classes);
+        let of = |labels: &[usize]| {
+            let places = (own.clone(), group);
+            A::target_cosines(TOKEN, features, weights, labels, places)
+        };
         let mut cosines = of(first);
+        if let Some(shard) = request.shard {
+            shard.share_by_class(first, &mut cosines, Ok(()))?;
+        }
         if !second.is_empty() {
             let second = first
                 .iter()
@@ -291,13 +300,13 @@ impl<A: Float> MarginLoss<A> for CurricularFace {
     }
 }
 
-/// The cosine of each row to the weight of its class, to the nearest of a group of them. That to a row which the driver will refuse
-/// is 0, so that it is the driver that refuses.
+/// The cosine of each row to the weight of its class, to the nearest of a group of them; 0 if the class is not one of `own`, whose
+/// weights are here. That to a row which the driver will refuse is 0, so that it is the driver that refuses.
 pub(crate) fn target_cosines<A: Element>(
     features: ArrayView2<'_, A>,
     weights: ArrayView2<'_, A>,
     labels: &[usize],
-    group: usize,
+    (own, group): (Range<usize>, usize),
 ) -> Vec<f64> {
     let [mut x_copy, mut w_copy] = [Vec::new(), Vec::new()];
     let [mut x_scaled, mut w_scaled] = [Vec::new(), Vec::new()];
@@ -306,9 +315,10 @@ pub(crate) fn target_cosines<A: Element>(
         let x = contiguous(feature, &mut x_copy);
         let x_norm = Norm::of(x);
         let usable = |norm: Norm| norm.is_finite() && !norm.is_zero();
-        if !usable(x_norm) {
+        if !usable(x_norm) || !own.contains(&label) {
             return 0.0;
         }
+        let label = label - own.start;
         x_norm.scale_down(x, &mut x_scaled);
         let cosine = |row: usize| {
             let w = contiguous(weights.row(row), &mut w_copy);

@@ -288,6 +288,18 @@ pub enum Error {
         /// The least that would do, in bytes.
         needed: usize,
     },
+    /// A message between the ranks of a job did not arrive, or one of them refused something that the others do not know of.
+    Communication {
+        /// What happened.
+        reason: String,
+    },
+    /// The ranks of a sharded evaluation were not given the same thing, see [`shards`](crate::shards).
+    RanksDiffer {
+        /// What differs.
+        what: &'static str,
+        /// The first rank that has another than rank 0.
+        rank: usize,
+    },
     /// An array has more entries than memory can hold.
     TooLarge {
         /// How many rows it would have.
@@ -450,6 +462,10 @@ impl fmt::Display for Error {
                 f,
                 "a scratch limit of {limit} bytes is below the {needed} bytes that these shapes need"
             ),
+            Self::Communication { ref reason } => f.write_str(reason),
+            Self::RanksDiffer { what, rank } => {
+                write!(f, "rank {rank} was given another {what} than rank 0")
+            }
             Self::TooLarge { rows, columns } => {
                 write!(f, "there is no memory for {rows} rows of {columns} entries")
             }
@@ -514,6 +530,13 @@ impl Error {
         }
     }
 
+    /// A message that is not what it should be.
+    pub(crate) fn malformed() -> Self {
+        Self::Communication {
+            reason: "a message is too short: do all ranks run the same program?".to_owned(),
+        }
+    }
+
     /// The same error of a hyper-parameter that is one of a list.
     pub(crate) fn of_entry(self, argument: Argument, row: usize) -> Self {
         match self {
@@ -525,6 +548,14 @@ impl Error {
             },
             other => other,
         }
+    }
+
+    /// The same error, where rows of W or of centers were counted from this one on.
+    pub(crate) fn in_classes_from(mut self, first: usize) -> Self {
+        if let Self::NonFinite { row, .. } = &mut self {
+            *row += first;
+        }
+        self
     }
 
     /// The row of the batch that the error names, if it names one.

@@ -1,5 +1,7 @@
 //! The public element types, and the code that is compiled for each of them once, in this crate.
 
+use core::ops::Range;
+
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, NdFloat};
 
 use crate::center::{self, Term};
@@ -13,7 +15,8 @@ use crate::grow;
 use crate::margin::{Margin, OfRows};
 use crate::numerics::{self, Element};
 use crate::request::Request;
-use crate::targets::{Labels, Targets};
+use crate::shards::{self, Part};
+use crate::targets::Labels;
 use crate::verification::{self, Units, Verification};
 
 /// The element type of features, class weights, losses and gradients: `f32` or `f64`.
@@ -26,8 +29,8 @@ impl Float for f64 {}
 
 pub(crate) mod sealed {
     use super::{
-        Argument, Array1, Array2, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels,
-        Request, Targets, Term, Units, Verification,
+        Argument, Array1, Array2, ArrayView2, ArrayViewMut2, Error, Evaluation, Head, Labels, Part,
+        Range, Request, Term, Units, Verification,
     };
 
     /// What only this crate can make, so that only it can call what takes one.
@@ -45,6 +48,21 @@ pub(crate) mod sealed {
             run: &mut dyn FnMut(Request<'_, Self>) -> Result<(), Error>,
         ) -> Result<(), Error>;
 
+        fn answer_in_shards(
+            _: Token,
+            part: &Part<'_>,
+            request: Request<'_, Self>,
+            run: &mut dyn FnMut(Request<'_, Self>) -> Result<(), Error>,
+        ) -> Result<(), Error>;
+
+        fn update_centers_in_shards(
+            _: Token,
+            part: &Part<'_>,
+            centers: ArrayViewMut2<'_, Self>,
+            batch: (ArrayView2<'_, Self>, Labels<'_>),
+            alpha: f64,
+        ) -> Result<(), Error>;
+
         fn solve(_: Token, head: &Head<'_>, request: Request<'_, Self>) -> Result<(), Error>;
 
         fn norms(_: Token, features: ArrayView2<'_, Self>) -> Vec<f64>;
@@ -53,15 +71,14 @@ pub(crate) mod sealed {
             features: ArrayView2<'_, Self>,
             weights: ArrayView2<'_, Self>,
             labels: &[usize],
-            group: usize,
+            classes: (Range<usize>, usize),
         ) -> Vec<f64>;
 
         fn center_term(
             _: Token,
-            features: ArrayView2<'_, Self>,
+            request: &Request<'_, Self>,
             centers: ArrayView2<'_, Self>,
             argument: Argument,
-            targets: &Targets<'_, Self>,
             factor: f64,
         ) -> Result<Term<Self>, Error>;
 
@@ -131,6 +148,25 @@ macro_rules! compiled {
                 counted::answer(request, run)
             }
 
+            fn answer_in_shards(
+                _: sealed::Token,
+                part: &Part<'_>,
+                request: Request<'_, Self>,
+                run: &mut dyn FnMut(Request<'_, Self>) -> Result<(), Error>,
+            ) -> Result<(), Error> {
+                shards::answer(part, request, run)
+            }
+
+            fn update_centers_in_shards(
+                _: sealed::Token,
+                part: &Part<'_>,
+                centers: ArrayViewMut2<'_, Self>,
+                batch: (ArrayView2<'_, Self>, Labels<'_>),
+                alpha: f64,
+            ) -> Result<(), Error> {
+                shards::update_centers(part, centers, batch, alpha)
+            }
+
             fn solve(
                 _: sealed::Token,
                 head: &Head<'_>,
@@ -148,20 +184,19 @@ macro_rules! compiled {
                 features: ArrayView2<'_, Self>,
                 weights: ArrayView2<'_, Self>,
                 labels: &[usize],
-                group: usize,
+                classes: (Range<usize>, usize),
             ) -> Vec<f64> {
-                curricular_face::target_cosines(features, weights, labels, group)
+                curricular_face::target_cosines(features, weights, labels, classes)
             }
 
             fn center_term(
                 _: sealed::Token,
-                features: ArrayView2<'_, Self>,
+                request: &Request<'_, Self>,
                 centers: ArrayView2<'_, Self>,
                 argument: Argument,
-                targets: &Targets<'_, Self>,
                 factor: f64,
             ) -> Result<Term<Self>, Error> {
-                Term::new(features, centers, argument, targets, factor)
+                Term::new(request, centers, argument, factor)
             }
 
             fn add_center_term(

@@ -82,7 +82,7 @@ pub fn with_random_rows<A: Float>(
     added: usize,
     seed: u64,
 ) -> Result<Array2<A>, Error> {
-    check::shapes(weights, weights, Argument::ClassWeights, 1)?;
+    check::shapes(weights, weights.dim(), Argument::ClassWeights, 1)?;
     let (classes, dim) = weights.dim();
     let drawn = crate::init::class_weights(classes + added, dim, seed)?;
     A::with_rows_along(TOKEN, weights, drawn)
@@ -158,7 +158,7 @@ pub(crate) fn class_means<A: Element>(
     labels: Labels<'_>,
     added: usize,
 ) -> Result<Array2<A>, Error> {
-    check::shapes(features, weights, Argument::ClassWeights, 1)?;
+    check::shapes(features, weights.dim(), Argument::ClassWeights, 1)?;
     let length = mean_length(weights)?;
     let (old, dim) = weights.dim();
     let mut grown = Array2::from_elem((old + added, dim), A::zero());

@@ -36,6 +36,8 @@
 //!
 //! All functions return [`Error::TooLarge`] if there is no memory for C·d entries.
 
+use core::ops::Range;
+
 use ndarray::Array2;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -65,6 +67,32 @@ use crate::float::Float;
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 pub fn class_weights<A: Float>(classes: usize, dim: usize, seed: u64) -> Result<Array2<A>, Error> {
+    class_weights_of(0..classes, dim, seed)
+}
+
+/// The rows of [`class_weights`] of some classes: what a [rank](crate::shards) has of them.
+///
+/// All rows before them are drawn and dropped. See the [module](self) for shapes and seeds.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] if there is no memory for the array.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::init::{class_weights, class_weights_of};
+/// use margin_losses::ndarray::s;
+///
+/// let all = class_weights::<f32>(100, 8, 42)?;
+/// assert_eq!(class_weights_of::<f32>(30..60, 8, 42)?, all.slice(s![30..60, ..]));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn class_weights_of<A: Float>(
+    classes: Range<usize>,
+    dim: usize,
+    seed: u64,
+) -> Result<Array2<A>, Error> {
     let mut rng = generator(Stream::ClassWeights, seed);
     rows(classes, dim, |row| {
         row.fill_with(|| rng.sample(StandardNormal));
@@ -102,6 +130,33 @@ pub fn normal<A: Float>(
     std_dev: f64,
     seed: u64,
 ) -> Result<Array2<A>, Error> {
+    normal_of(0..classes, dim, std_dev, seed)
+}
+
+/// The rows of [`normal`] of some classes: what a [rank](crate::shards) has of them.
+///
+/// All rows before them are drawn and dropped. See the [module](self) for shapes and seeds.
+///
+/// # Errors
+///
+/// As for [`normal`].
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::init::{normal, normal_of};
+/// use margin_losses::ndarray::s;
+///
+/// let all = normal::<f32>(100, 8, 0.01, 42)?;
+/// assert_eq!(normal_of::<f32>(30..60, 8, 0.01, 42)?, all.slice(s![30..60, ..]));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn normal_of<A: Float>(
+    classes: Range<usize>,
+    dim: usize,
+    std_dev: f64,
+    seed: u64,
+) -> Result<Array2<A>, Error> {
     let std_dev = spread("std_dev", std_dev)?;
     let mut rng = generator(Stream::Normal, seed);
     rows(classes, dim, |row| {
@@ -135,6 +190,33 @@ pub fn uniform<A: Float>(
     bound: f64,
     seed: u64,
 ) -> Result<Array2<A>, Error> {
+    uniform_of(0..classes, dim, bound, seed)
+}
+
+/// The rows of [`uniform`] of some classes: what a [rank](crate::shards) has of them.
+///
+/// All rows before them are drawn and dropped. See the [module](self) for shapes and seeds.
+///
+/// # Errors
+///
+/// As for [`uniform`].
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::init::{uniform, uniform_of};
+/// use margin_losses::ndarray::s;
+///
+/// let all = uniform::<f32>(100, 8, 0.5, 42)?;
+/// assert_eq!(uniform_of::<f32>(30..60, 8, 0.5, 42)?, all.slice(s![30..60, ..]));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn uniform_of<A: Float>(
+    classes: Range<usize>,
+    dim: usize,
+    bound: f64,
+    seed: u64,
+) -> Result<Array2<A>, Error> {
     let rng = generator(Stream::Uniform, seed);
     uniform_within(classes, dim, spread("bound", bound)?, rng)
 }
@@ -161,12 +243,39 @@ pub fn uniform<A: Float>(
 /// X. Glorot and Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010,
 /// equation 16.
 pub fn xavier_uniform<A: Float>(classes: usize, dim: usize, seed: u64) -> Result<Array2<A>, Error> {
-    let bound = (6.0 / (classes as f64 + dim as f64)).sqrt();
+    xavier_uniform_of(0..classes, classes, dim, seed)
+}
+
+/// The rows of [`xavier_uniform`] of some of `all` classes: what a [rank](crate::shards) has of them.
+///
+/// All rows before them are drawn and dropped. See the [module](self) for shapes and seeds.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] if there is no memory for the array.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::init::{xavier_uniform, xavier_uniform_of};
+/// use margin_losses::ndarray::s;
+///
+/// let all = xavier_uniform::<f32>(100, 8, 42)?;
+/// assert_eq!(xavier_uniform_of::<f32>(30..60, 100, 8, 42)?, all.slice(s![30..60, ..]));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+pub fn xavier_uniform_of<A: Float>(
+    classes: Range<usize>,
+    all: usize,
+    dim: usize,
+    seed: u64,
+) -> Result<Array2<A>, Error> {
+    let bound = (6.0 / (all as f64 + dim as f64)).sqrt();
     uniform_within(classes, dim, bound, generator(Stream::XavierUniform, seed))
 }
 
 fn uniform_within<A: Float>(
-    classes: usize,
+    classes: Range<usize>,
     dim: usize,
     bound: f64,
     mut rng: Xoshiro256PlusPlus,
@@ -194,24 +303,25 @@ pub(crate) fn generator(stream: Stream, seed: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(seed ^ stream as u64)
 }
 
-/// Row after row from `draw`, none of them zero once it is rounded to the element type.
+/// Row after row from `draw`, none of them zero once it is rounded to the element type; those of `classes` are returned.
 fn rows<A: Float>(
-    classes: usize,
+    classes: Range<usize>,
     dim: usize,
     mut draw: impl FnMut(&mut [f64]),
 ) -> Result<Array2<A>, Error> {
+    let (first, count) = (classes.start, classes.len());
     let too_large = || Error::TooLarge {
-        rows: classes,
+        rows: count,
         columns: dim,
     };
     let mut entries: Vec<A> = Vec::new();
     let mut drawn: Vec<f64> = Vec::new();
-    if classes > 0 && dim > 0 {
-        let count = classes.checked_mul(dim).ok_or_else(too_large)?;
-        entries.try_reserve_exact(count).map_err(|_| too_large())?;
+    if count > 0 && dim > 0 {
+        let length = count.checked_mul(dim).ok_or_else(too_large)?;
+        entries.try_reserve_exact(length).map_err(|_| too_large())?;
         drawn.try_reserve_exact(dim).map_err(|_| too_large())?;
         drawn.resize(dim, 0.0);
-        for _ in 0..classes {
+        for class in 0..classes.end {
             let start = entries.len();
             while entries[start..].iter().all(|v| *v == A::zero()) {
                 draw(&mut drawn);
@@ -219,9 +329,12 @@ fn rows<A: Float>(
                 let rounded = |&drawn: &f64| A::from(drawn).expect("a float of either type");
                 entries.extend(drawn.iter().map(rounded));
             }
+            if class < first {
+                entries.truncate(start);
+            }
         }
     }
-    Array2::from_shape_vec((classes, dim), entries).map_err(|_| too_large())
+    Array2::from_shape_vec((count, dim), entries).map_err(|_| too_large())
 }
 
 /// A standard deviation or a bound: in `f32`, too, its multiples are neither all zero nor infinite.
@@ -347,7 +460,7 @@ mod tests {
     #[test]
     fn zero_rows_are_drawn_again() {
         let mut left = 2;
-        let array: Array2<f32> = rows(2, 1, |row| {
+        let array: Array2<f32> = rows(0..2, 1, |row| {
             // The second is zero only once it is rounded.
             row[0] = [3.0, 1e-60, 0.0][left];
             left = left.saturating_sub(1);

@@ -144,11 +144,11 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
             .sub_centers
             .saturating_mul(self.classifier.sub_centers());
         request.labels(Argument::ClassWeights, sub_centers)?;
-        let (classes, centers) = (request.weights().nrows() / sub_centers, self.centers);
+        let (classes, centers) = (request.classes_here(sub_centers), self.centers);
         let argument = Argument::Centers;
         check::row_count(argument, classes, centers.nrows())?;
         let (features, targets) = (request.features(), request.targets());
-        let term = A::center_term(TOKEN, features, centers, argument, &targets, self.lambda)?;
+        let term = A::center_term(TOKEN, &request, centers, argument, self.lambda)?;
         let with_gradients = request.wants_gradients().then_some(classes);
         if !A::is_negligible(TOKEN, &term) {
             // The sum may overflow. That has to be found before anything is written, so the classifier evaluates once more,
@@ -165,6 +165,7 @@ impl<A: Float, L: MarginLoss<A>> MarginLoss<A> for JointLoss<'_, A, L> {
                 targets,
                 evaluation: &mut aside,
                 composition,
+                shard: request.shard,
             })?;
             A::add_center_term(TOKEN, &term, &mut aside, with_gradients)?;
         }

@@ -45,14 +45,16 @@
 //! of text names: `"arcface:s=64,m=0.5".parse()`. [`Objective`] is such a loss with center loss or without:
 //! `"softmax+center:lambda=0.01".parse()`.
 //!
-//! Which class a feature belongs to say [`MarginLoss::predict`] and [`MarginLoss::scores`]; how well features tell same from
+//! A head of millions of classes, over processes and machines or by samples: [`shards`]. Which class a feature belongs to say
+//! [`MarginLoss::predict`] and [`MarginLoss::scores`]; how well features tell same from
 //! different, [`verification`].
 //!
 //! # Pages
 //!
 //! [Choosing a loss, s and m](_documentation::choosing), [coming from PyTorch](_documentation::pytorch),
 //! [a training loop from zero](_documentation::training), [recipes](_documentation::recipes),
-//! [how it works](_documentation::how_it_works), [numerics](_documentation::numerics).
+//! [ten million classes](_documentation::scale), [how it works](_documentation::how_it_works),
+//! [numerics](_documentation::numerics).
 //!
 //! # Conventions
 //!
@@ -112,6 +114,7 @@ mod scores;
 mod scratch;
 #[cfg(feature = "serde")]
 mod serialised;
+pub mod shards;
 mod softmax;
 mod sphere_face2;
 mod targets;

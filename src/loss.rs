@@ -122,6 +122,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             targets: targets.reborrow(),
             evaluation,
             composition: Composition::NONE,
+            shard: None,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -160,6 +161,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             targets: targets.reborrow(),
             evaluation,
             composition: Composition::NONE,
+            shard: None,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -211,6 +213,7 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
             targets: targets.reborrow(),
             evaluation,
             composition: Composition::NONE,
+            shard: None,
         };
         A::answer(TOKEN, request, &mut |request| self.run(request))
     }
@@ -422,6 +425,7 @@ fn ask<A: Float, L: MarginLoss<A> + ?Sized>(
         targets: Targets::new(&[0_usize; 0]),
         evaluation: &mut Evaluation::new(),
         composition: Composition::NONE,
+        shard: None,
     })
 }
 

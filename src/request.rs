@@ -9,6 +9,7 @@ use crate::error::{Argument, Error};
 use crate::evaluation::{ClassBlock, Evaluation, Forward, Reading};
 use crate::inter_topk::InterTopK;
 use crate::scores::Scores;
+use crate::shards::Shard;
 use crate::targets::Targets;
 
 /// What a [`MarginLoss`](crate::MarginLoss) is asked: the arguments of one call, whether gradients are wanted, and where the
@@ -24,6 +25,8 @@ pub struct Request<'a, A> {
     pub(crate) targets: Targets<'a, A>,
     pub(crate) evaluation: &'a mut Evaluation<A>,
     pub(crate) composition: Composition<'a>,
+    /// The part that this rank has, if the classes are spread over ranks.
+    pub(crate) shard: Option<&'a Shard<'a>>,
 }
 
 /// What is composed with the loss: see [`Composed`](crate::Composed).
@@ -115,6 +118,8 @@ impl<A> Request<'_, A> {
     }
 
     /// The class weights, C×d.
+    ///
+    /// Where classes are spread over [ranks](crate::shards), those of this rank, which may have none.
     #[must_use]
     pub fn weights(&self) -> ArrayView2<'_, A> {
         self.wanted.weights()
@@ -151,7 +156,34 @@ impl<A> Request<'_, A> {
 
     /// C.
     pub(crate) fn classes(&self) -> usize {
-        self.weights().nrows() / self.composition.sub_centers
+        self.classes_of(self.composition.sub_centers)
+    }
+
+    /// C, of all ranks, if each class has K rows of W.
+    pub(crate) fn classes_of(&self, group: usize) -> usize {
+        match self.shard {
+            None => self.weights().nrows() / group,
+            Some(shard) => shard.shards.count(),
+        }
+    }
+
+    /// How many classes have their weights here, if each has K rows of W.
+    pub(crate) fn classes_here(&self, group: usize) -> usize {
+        match self.shard {
+            None => self.weights().nrows() / group,
+            Some(shard) => shard.classes().len(),
+        }
+    }
+
+    /// The shape of W, of all ranks; or that the rows of this rank are not as many as its classes have.
+    pub(crate) fn weights_dim(&self, group: usize) -> Result<(usize, usize), Error> {
+        let (rows, dim) = self.weights().dim();
+        let Some(shard) = self.shard else {
+            return Ok((rows, dim));
+        };
+        let own = shard.classes().len().saturating_mul(group);
+        check::row_count(Argument::ClassWeights, own, rows)?;
+        Ok((shard.shards.count().saturating_mul(group), dim))
     }
 
     /// The same request, for another loss to answer first.
@@ -172,6 +204,7 @@ impl<A> Request<'_, A> {
             targets: self.targets.reborrow(),
             evaluation: self.evaluation,
             composition: self.composition,
+            shard: self.shard,
         }
     }
 
@@ -189,15 +222,28 @@ impl<A> Request<'_, A> {
 }
 
 impl<A: num_traits::Float> Request<'_, A> {
+    /// Refuses ranks, for a loss that does not know of them.
+    fn check_unsharded(&self) -> Result<(), Error> {
+        match self.shard {
+            None => Ok(()),
+            Some(_) => Err(Error::NotComposable {
+                what: "a loss of your own",
+                with: "classes that are spread over ranks",
+            }),
+        }
+    }
+
     /// The labels as classes, once shapes, labels and row weights have been checked; entries have not been looked at.
     ///
     /// # Errors
     ///
     /// [`Error::NoScores`] if no loss is [wanted](Self::wants_scores), shapes that disagree, labels out of range, weights that
     /// are not finite or negative, and a mean without rows or weights; [`Error::NotComposable`] if the loss is
-    /// [`Composed`](crate::Composed) or rows have a second target, for a loss of your own knows of neither.
+    /// [`Composed`](crate::Composed), rows have a second target, or it is [`Sharded`](crate::shards::Sharded), for a loss of your own
+    /// knows of none of these.
     pub fn checked_labels(&self) -> Result<Vec<usize>, Error> {
         self.check_alone()?;
+        self.check_unsharded()?;
         self.labels(Argument::ClassWeights, 1)
     }
 
@@ -206,7 +252,7 @@ impl<A: num_traits::Float> Request<'_, A> {
         if self.wants_scores() {
             return Err(Error::NoScores);
         }
-        let weights = self.wanted.weights();
+        let weights = self.weights_dim(group)?;
         check::batch(self.features, weights, argument, group, &self.targets)
     }
 
@@ -219,7 +265,7 @@ impl<A: num_traits::Float> Request<'_, A> {
         if self.wants_scores() {
             return Err(Error::NoScores);
         }
-        let weights = self.wanted.weights();
+        let weights = self.weights_dim(group)?;
         check::two_targets(self.features, weights, argument, group, &self.targets)
     }
 
@@ -251,6 +297,7 @@ impl<A: num_traits::Float> Request<'_, A> {
         A: Default,
     {
         check::one_target(&self.targets)?;
+        self.check_unsharded()?;
         let coefficients = self.coefficients();
         let row_losses: Vec<f64> = row_losses.into_iter().collect();
         assert_eq!(

@@ -130,7 +130,8 @@ macro_rules! integers {
 }
 
 integers!(
-    Usize usize, U64 u64, U32 u32, U16 u16, U8 u8, Isize isize, I64 i64, I32 i32, I16 i16, I8 i8
+    Usize usize, U64 u64, U32 u32, U16 u16, U8 u8, Isize isize, I128 i128, I64 i64, I32 i32, I16 i16,
+    I8 i8
 );
 
 /// The integer types that labels may have.

@@ -1,5 +1,7 @@
 //! The door for the features: how they come into the products, with their targets, and how their gradient leaves.
 
+use core::ops::Range;
+
 use ndarray::{Array1, ArrayView2};
 
 use crate::check;
@@ -14,6 +16,7 @@ use super::close::Closed;
 use super::entries::Changed;
 use super::nearest::AllNear;
 use super::plan::Plan;
+use super::share::Share;
 use super::target::{Pair, RowTarget};
 use super::weights::Weights;
 use super::{Head, Layer, Learns, Link, Problem};
@@ -25,6 +28,9 @@ pub(super) struct Batch<'a, A> {
     pub(super) plan: Plan,
     /// As the caller has them.
     pub(super) features: ArrayView2<'a, A>,
+    pub(super) share: Share,
+    /// The rows whose ∂X is wanted here.
+    pub(super) own_rows: Range<usize>,
     /// N×d: s x̂, or x.
     pub(super) scaled: &'a [A],
     /// ‖x‖, infinite or zero where that leaves the range of `f64`.
@@ -36,7 +42,9 @@ pub(super) struct Batch<'a, A> {
     /// How much the first target of each row counts beside the second, 1 for a row that has but one; empty if all have.
     shares: Vec<f64>,
     /// What is wrong with a target, to be said if nothing is wrong with a class weight.
-    pub(super) target_error: Option<Error>,
+    pub(super) target_error: Option<(usize, Error)>,
+    /// The first row with such a target, on any rank.
+    pub(super) wrong_target: Option<usize>,
     /// The targets, by their columns.
     by_column: Vec<usize>,
     /// What margins make of negatives, row by row; empty if all are plain.
@@ -46,7 +54,7 @@ pub(super) struct Batch<'a, A> {
     /// rᵢ/N or rᵢ.
     pub(super) coefficients: Vec<f64>,
     /// ∂z_y/∂x and ∂z_y/∂w_y of each target.
-    by_feature: &'a [A],
+    pub(super) by_feature: &'a mut [A],
     pub(super) by_weight: &'a [A],
 }
 
@@ -67,7 +75,7 @@ impl<A: Element> Rows<'_, A> {
         self,
         problem: &Problem<'_, A>,
         weights: ArrayView2<'_, A>,
-    ) -> Result<Option<Error>, Error> {
+    ) -> Result<Option<(usize, Error)>, Error> {
         let (rows, dim) = (problem.plan.rows, problem.plan.dim);
         let chunk = parallel::rows_per_task(rows, dim);
         // The first target of each row, then the second.
@@ -111,7 +119,7 @@ impl<A: Element> Rows<'_, A> {
         &mut self,
         problem: &Problem<'_, A>,
         weights: ArrayView2<'_, A>,
-    ) -> Result<Option<Error>, Error> {
+    ) -> Result<Option<(usize, Error)>, Error> {
         let (head, dim) = (problem.head, problem.plan.dim);
         let (mut buffer, mut pair) = (Vec::new(), Pair::default());
         let mut target_error = None;
@@ -131,7 +139,7 @@ impl<A: Element> Rows<'_, A> {
                 let out = out.map(|all| all.get_mut(entries.clone()).unwrap_or_default());
                 match RowTarget::find(problem, weights, index, out, &mut pair) {
                     Ok(target) => self.targets[offset] = target,
-                    Err(error) => target_error = Some(error),
+                    Err(error) => target_error = Some((index % problem.plan.rows, error)),
                 }
             }
         }
@@ -182,11 +190,14 @@ impl<'a, A: Element> Batch<'a, A> {
             head: problem.head,
             plan: problem.plan,
             features: problem.features,
+            share: problem.share,
+            own_rows: problem.own_rows,
             scaled,
             norms,
             longest_feature,
             targets: Vec::new(),
             shares: problem.shares,
+            wrong_target: target_error.as_ref().map(|&(row, _)| row),
             target_error,
             by_column: (0..problem.plan.targets).collect(),
             changed: Vec::new(),
@@ -221,11 +232,11 @@ impl<'a, A: Element> Batch<'a, A> {
         self.targets.iter().any(|target| target.changed.is_some())
     }
 
-    /// The class weights that are evaluated here.
-    pub(super) fn weights<'w>(&self, rows: ArrayView2<'w, A>) -> Weights<'w, A> {
+    /// The class weights that are here.
+    pub(super) fn weights<'w>(&'w self, rows: ArrayView2<'w, A>) -> Weights<'w, A> {
         Weights {
             rows,
-            first: self.plan.own_columns().start,
+            share: &self.share,
             normalised: self.head.normalises_weights(),
             longest_feature: self.longest_feature,
         }
@@ -263,13 +274,13 @@ impl<'a, A: Element> Batch<'a, A> {
     }
 
     /// The scaled features of some rows.
-    pub(super) fn rows(&self, rows: &core::ops::Range<usize>) -> &[A] {
+    pub(super) fn rows(&self, rows: &Range<usize>) -> &[A] {
         let dim = self.plan.dim;
         &self.scaled[rows.start * dim..rows.end * dim]
     }
 
     /// What margins make of the negatives of some rows; empty if nothing.
-    pub(super) fn changed(&self, rows: &core::ops::Range<usize>) -> &[Option<Changed<A>>] {
+    pub(super) fn changed(&self, rows: &Range<usize>) -> &[Option<Changed<A>>] {
         if self.changed.is_empty() {
             &[]
         } else {
@@ -285,26 +296,29 @@ impl<'a, A: Element> Batch<'a, A> {
         }
     }
 
-    /// Turns `totals`, what the other classes add to each row in units of its bound, into ∂X. Returns Σ_{j≠y} p_j cosθ_j of
-    /// each row, where the layer has cosines.
+    /// Turns `totals`, what the other classes add to each row in units of its bound, into ∂X of the rows that are wanted here; the
+    /// others get 0. Returns Σ_{j≠y} p_j cosθ_j of each row, where the layer has cosines.
     pub(super) fn write_gradient(
         &self,
         rows: &[Closed],
         totals: &[f64],
         out: &mut [A],
     ) -> Vec<f64> {
-        let dim = self.plan.dim;
-        let chunk = parallel::rows_per_task(self.plan.rows, dim);
+        let (dim, own) = (self.plan.dim, self.own_rows.clone());
+        let entries = own.start * dim..own.end * dim;
+        out[..entries.start].fill(A::zero());
+        out[entries.end..].fill(A::zero());
+        let chunk = parallel::rows_per_task(own.len(), dim);
         let mut cosines = vec![0.0; self.plan.rows];
-        let tasks = out
+        let tasks = out[entries.clone()]
             .chunks_mut(chunk * dim)
-            .zip(totals.chunks(chunk * dim))
-            .zip(cosines.chunks_mut(chunk))
+            .zip(totals[entries].chunks(chunk * dim))
+            .zip(cosines[own.clone()].chunks_mut(chunk))
             .enumerate()
             .collect();
         parallel::for_each(tasks, |(task, ((out, totals), cosines))| {
             let out = out.chunks_exact_mut(dim).zip(totals.chunks_exact(dim));
-            let mut rows_here = (task * chunk..).zip(cosines).zip(out);
+            let mut rows_here = (own.start + task * chunk..).zip(cosines).zip(out);
             vectorized(
                 #[inline(always)]
                 || {
@@ -457,9 +471,11 @@ impl<'a, A: Element> Batch<'a, A> {
         let margin = matches!(head.layer, Layer::Cosine { .. })
             && head.link == Link::Softmax
             && head.constants.is_none();
+        let whole = self.share.is_whole();
         Reading {
             margin,
             others: margin
+                && whole
                 && (head.smoothing, head.focal) == (0.0, 0.0)
                 && self.plan.nearest == 0
                 && self.shares.is_empty()

@@ -47,10 +47,18 @@ impl<A: Element> WayBack<'_, '_, A> {
         grad_weights: &mut [A],
         grad_constants: &mut [A],
     ) {
-        let plan = &self.batch.plan;
-        let mut rows = Pieces::over(grad_weights);
+        let (plan, share) = (&self.batch.plan, &self.batch.share);
+        let mut of_sample = Vec::new();
+        if !share.is_whole() {
+            of_sample = vec![A::zero(); plan.own_columns().len() * plan.dim];
+        }
+        let mut rows = Pieces::over(if share.is_whole() {
+            &mut *grad_weights
+        } else {
+            &mut of_sample
+        });
         let mut constants = Pieces::over(grad_constants);
-        let tasks = plan.runs().map(|blocks| {
+        let tasks = plan.runs().into_iter().map(|blocks| {
             let rows = rows.take(plan.columns_of(&blocks).len() * plan.dim);
             let constants = constants_of(plan, &blocks, &mut constants);
             Run::new(plan, blocks, rows, constants)
@@ -58,6 +66,13 @@ impl<A: Element> WayBack<'_, '_, A> {
         parallel::deal(lanes, tasks, |lane, mut run| {
             run.finish(self, weights, lane);
         });
+        if !share.is_whole() {
+            grad_weights.fill(A::zero());
+            for (rows, own) in share.pieces(&plan.own_columns()) {
+                let [rows, own] = [rows, own].map(|all| all.start * plan.dim..all.end * plan.dim);
+                grad_weights[rows].copy_from_slice(&of_sample[own]);
+            }
+        }
     }
 
     /// The same, as many runs at a time as there are lanes. `update` is handed each run, with its weights, in the order of the
@@ -71,8 +86,7 @@ impl<A: Element> WayBack<'_, '_, A> {
     ) {
         let plan = &self.batch.plan;
         let mut constants = Pieces::over(grad_constants);
-        let runs: Vec<_> = plan.runs().collect();
-        for runs in runs.chunks(lanes.len()) {
+        for runs in plan.runs().chunks(lanes.len()) {
             let tasks = runs
                 .iter()
                 .zip(&mut *lanes)
@@ -87,11 +101,14 @@ impl<A: Element> WayBack<'_, '_, A> {
                 let columns = plan.columns_of(blocks);
                 let shape = (columns.len(), plan.dim);
                 let gradient = &lane.run[..shape.0 * shape.1];
-                update(ClassBlock {
-                    weights: rows.slice_axis_mut(Axis(0), Slice::from(columns.clone())),
-                    gradient: ArrayView2::from_shape(shape, gradient).expect("the run's length"),
-                    classes: columns,
-                });
+                let gradient = ArrayView2::from_shape(shape, gradient).expect("the run's length");
+                for (classes, own) in self.batch.share.pieces(&columns) {
+                    update(ClassBlock {
+                        weights: rows.slice_axis_mut(Axis(0), Slice::from(classes.clone())),
+                        gradient: gradient.slice_axis(Axis(0), Slice::from(own)),
+                        classes,
+                    });
+                }
             }
         }
     }
@@ -105,7 +122,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         let plan = &self.batch.plan;
         let with_constants = self.batch.head.learns == Learns::Constants;
         let found = Mutex::new(Vec::new());
-        parallel::deal(lanes, plan.runs(), |lane, blocks| {
+        parallel::deal(lanes, plan.runs().into_iter(), |lane, blocks| {
             let columns = plan.columns_of(&blocks);
             let first = columns.start / plan.group;
             let classes = columns.len() / plan.group;
@@ -113,8 +130,9 @@ impl<A: Element> WayBack<'_, '_, A> {
             let mut constants = vec![A::zero(); if with_constants { classes } else { 0 }];
             Run::new(plan, blocks, &mut rows, &mut constants).finish(self, weights, lane);
             let bad = |entries: &[A]| entries.iter().position(|entry| !entry.is_finite());
-            let row = bad(&rows).map(|entry| columns.start + entry / plan.dim);
-            let class = bad(&constants).map(|entry| first + entry);
+            let share = &self.batch.share;
+            let row = bad(&rows).map(|entry| share.row_of_all(columns.start + entry / plan.dim));
+            let class = bad(&constants).map(|entry| share.class((first + entry) * plan.group));
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.extend(row.map(|row| (row, Argument::ClassWeights)));
             found.extend(class.map(|class| (class, Argument::Bias)));
@@ -273,11 +291,11 @@ impl<'a, A: Element> Run<'a, A> {
                 let rescaled = opened.rescaled[index - plan.blocks().start];
                 let own = plan.own_columns().start;
                 let factors = &opened.factors[columns.start - own..columns.end - own];
-                buffers.set_columns(back.batch.head, &columns);
+                buffers.set_columns(back.batch.head, &back.batch.share, &columns);
                 let block = weights.block(columns, factors, rescaled, &mut buffers);
                 let first = (block.columns.start - self.first) * plan.dim;
                 let entries = first..first + block.rows.len();
-                self.products(back, lane, &tile, &block);
+                self.products(back, lane, &tile, (index, &block));
                 if plan.ends_group(&tile) && plan.sums_in_groups() {
                     let wide = &mut lane.wide[entries.clone()];
                     widen(plan, &tile, &mut self.weights[entries], wide);
@@ -302,12 +320,13 @@ impl<'a, A: Element> Run<'a, A> {
         back: &WayBack<'_, '_, A>,
         lane: &mut Lane<'_, A>,
         tile: &Range<usize>,
-        block: &Block<'_, A>,
+        (index, block): (usize, &Block<'_, A>),
     ) {
         let (opened, plan) = (back.opened, &back.batch.plan);
         let (height, width, dim) = (tile.len(), block.columns.len(), plan.dim);
         let column = block.columns.start - plan.own_columns().start;
-        let shifts = &opened.shifts[column / plan.block_columns * plan.rows..][tile.clone()];
+        let index = index - plan.blocks().start;
+        let shifts = &opened.shifts[index * plan.rows..][tile.clone()];
         back.weigh(lane, tile, shifts, block.unit);
         let size = height * width;
         let entries = if plan.keeps {

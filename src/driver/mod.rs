@@ -9,7 +9,8 @@
 //! 2. **close**: the sums of all segments become each row's loss.
 //! 3. **finish**, the backward pass, run by run of the classes: ∂W of the run, and what the run adds to ∂X.
 //!
-//! Segments may be opened, and runs finished, in any order and apart from each other: the bits are those of the whole.
+//! Segments may be opened, and runs finished, in any order and apart from each other: the bits are those of the whole. So classes
+//! may be spread over ranks, which tell each other between the phases what they have found ([`Peers`]).
 
 mod bounds;
 mod close;
@@ -20,8 +21,10 @@ mod head;
 mod lane;
 mod nearest;
 mod open;
+mod peers;
 mod plan;
 mod scores;
+mod share;
 mod smoothing;
 mod target;
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod twice;
 mod two_targets;
 mod weights;
 
+use core::ops::Range;
 use std::sync::Mutex;
 
 use ndarray::{Array1, Array2, ArrayView2};
@@ -48,27 +52,40 @@ use finish::WayBack;
 use lane::Lane;
 use nearest::AllNear;
 use open::Opened;
+use peers::Peers;
 use plan::Plan;
+use share::Share;
 use smoothing::Smoothing;
-use weights::{Scanned, Weights};
+use weights::Scanned;
 
 pub(crate) use head::{Head, Layer, Learns, Link};
+pub(crate) use plan::segment_classes;
 
 /// Answers a request.
 pub(crate) fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Error> {
-    let problem = Problem::new(head, &request)?;
+    let peers = Peers::new(&request)?;
+    let problem = Problem::new(head, &request, &peers)?;
     let (threads, evaluation) = (problem.plan.lanes, request.evaluation);
+    if peers.are_there() {
+        // What waits for other ranks waits on the caller's thread.
+        return evaluate(problem, request.wanted, evaluation, &peers);
+    }
     match request.wanted {
         Wanted::Scores(weights, scores) => parallel::on_pool(threads, || {
             scores::solve(problem, weights, scores, &mut evaluation.scratch)
         }),
         // `update` cannot be sent to another thread.
-        wanted @ Wanted::Update { .. } => evaluate(problem, wanted, evaluation),
+        wanted @ Wanted::Update { .. } => evaluate(problem, wanted, evaluation, &peers),
         Wanted::Loss(weights) => parallel::on_pool(threads, || {
-            evaluate(problem, Wanted::Loss(weights), evaluation)
+            evaluate(problem, Wanted::Loss(weights), evaluation, &Peers::NONE)
         }),
         Wanted::Gradients(weights) => parallel::on_pool(threads, || {
-            evaluate(problem, Wanted::Gradients(weights), evaluation)
+            evaluate(
+                problem,
+                Wanted::Gradients(weights),
+                evaluation,
+                &Peers::NONE,
+            )
         }),
     }
 }
@@ -78,6 +95,7 @@ fn evaluate<A: Element>(
     problem: Problem<'_, A>,
     wanted: Wanted<'_, A>,
     evaluation: &mut Evaluation<A>,
+    peers: &Peers<'_>,
 ) -> Result<(), Error> {
     let two = problem.labels.len() > problem.plan.rows;
     if two && (problem.head.link != Link::Softmax || problem.plan.nearest > 0) {
@@ -91,12 +109,13 @@ fn evaluate<A: Element>(
         drop(underway);
         return twice::evaluate(problem, wanted, evaluation);
     }
-    underway.open(wanted.weights())?;
+    peers.share_targets(&mut underway.batch)?;
+    underway.open(wanted.weights(), peers)?;
     underway.change_nearest(wanted.weights());
     let rows = underway.opened.close(&underway.batch);
     let figures = underway.batch.figures(&rows)?;
     let gradients = [&mut evaluation.grad_features, &mut evaluation.grad_weights];
-    let learnables = underway.finish(&rows, wanted, gradients)?;
+    let learnables = underway.finish(&rows, wanted, gradients, peers)?;
     // Nothing has been refused, so that the last outputs may be written too.
     evaluation.grad_learnables = learnables;
     evaluation.forward = figures;
@@ -109,6 +128,9 @@ fn evaluate<A: Element>(
 struct Problem<'a, A> {
     head: &'a Head<'a>,
     plan: Plan,
+    share: Share,
+    /// The rows whose ∂X is wanted here.
+    own_rows: Range<usize>,
     features: ArrayView2<'a, A>,
     /// The class of each row, and, if rows have two targets, the second class of each, [`NO_CLASS`](check::NO_CLASS) for a
     /// row that has but one; empty for scores.
@@ -120,12 +142,17 @@ struct Problem<'a, A> {
 }
 
 impl<'a, A: Element> Problem<'a, A> {
-    fn new<'r: 'a>(head: &'a Head<'a>, request: &Request<'r, A>) -> Result<Self, Error> {
+    fn new<'r: 'a>(
+        head: &'a Head<'a>,
+        request: &Request<'r, A>,
+        peers: &Peers<'_>,
+    ) -> Result<Self, Error> {
         head.check_composition()?;
+        peers.check(head)?;
         let (features, weights) = (request.features, request.weights());
-        let classes = weights.nrows() / head.group;
+        let classes = request.classes_of(head.group);
         let (labels, shares, coefficients) = if let Wanted::Scores(_, scores) = &request.wanted {
-            check::shapes(features, weights, Argument::ClassWeights, head.group)?;
+            check::shapes(features, weights.dim(), Argument::ClassWeights, head.group)?;
             scores.check(classes)?;
             Default::default()
         } else {
@@ -134,7 +161,13 @@ impl<'a, A: Element> Problem<'a, A> {
         };
         head.check_constants(classes)?;
         let aim = request.wanted.aim();
-        let mut plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        let (mut plan, share) = match request.shard {
+            None => (
+                Plan::new(features.dim(), weights.nrows(), head.group, aim),
+                Share::whole(classes, head.group),
+            ),
+            Some(shard) => peers::plan(shard, features.dim(), &labels, head.group, aim),
+        };
         if let (Some(nearest), false) = (head.nearest, request.wants_scores()) {
             head.check_nearest(classes)?;
             plan.nearest = nearest.changes();
@@ -143,6 +176,8 @@ impl<'a, A: Element> Problem<'a, A> {
         Ok(Self {
             head,
             plan: plan.within::<A>(request.evaluation.scratch.limit())?,
+            share,
+            own_rows: peers.own_rows(features.nrows()),
             features,
             labels,
             shares,
@@ -162,7 +197,7 @@ struct Underway<'a, A> {
 }
 
 impl<'a, A: Element> Underway<'a, A> {
-    /// Takes the features in, and finds the targets whose classes are among `rows`, the class weights.
+    /// Takes the features in, and finds the targets whose classes are here. `rows` are the class weights that are here.
     fn begin<'p: 'a>(
         problem: Problem<'p, A>,
         rows: ArrayView2<'_, A>,
@@ -187,6 +222,7 @@ impl<'a, A: Element> Underway<'a, A> {
                 factors: elements.take(sizes.factors),
                 rescaled: Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks),
                 sums: Pieces::of(&mut scratch.row_sums, sizes.row_sums).take(sizes.row_sums),
+                of_all: None,
                 shifts: elements.take(sizes.shifts),
                 kept: elements.take(sizes.exponentials),
                 direction: Vec::new(),
@@ -198,7 +234,7 @@ impl<'a, A: Element> Underway<'a, A> {
     }
 
     /// The first phase, once every row's target is known.
-    fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
+    fn open(&mut self, rows: ArrayView2<'_, A>, peers: &Peers<'_>) -> Result<(), Error> {
         if self.batch.head.nearest.is_some() && self.batch.changes_negatives() {
             return Err(Error::NotComposable {
                 what: "an inter-topk penalty",
@@ -209,9 +245,15 @@ impl<'a, A: Element> Underway<'a, A> {
         for lane in &mut self.lanes {
             lane.nearest.fill(none_found());
         }
-        self.opened.run(&self.batch, weights, &mut self.lanes)?;
+        let found = self.opened.run(&self.batch, weights, &mut self.lanes);
+        peers.share_sums(&self.batch, &mut self.opened, found)?;
         bounds::check_logits(&self.batch, &self.opened.scanned)?;
-        self.batch.target_error.take().map_or(Ok(()), Err)
+        let Some(first) = self.batch.wrong_target else {
+            return Ok(());
+        };
+        let error = self.batch.target_error.take();
+        let error = error.filter(|&(row, _)| row == first);
+        peers.agree(error.map_or(Ok(()), |(_, error)| Err(error)))
     }
 
     /// Between the first phase and the second: finds the nearest negatives of each row, if their logits are changed.
@@ -238,6 +280,7 @@ impl<'a, A: Element> Underway<'a, A> {
         rows: &[Closed],
         wanted: Wanted<'_, A>,
         [grad_features, grad_weights]: [&mut Array2<A>; 2],
+        peers: &Peers<'_>,
     ) -> Result<Array1<A>, Error> {
         let (head, plan) = (self.batch.head, self.batch.plan);
         let none = || Array2::default((0, plan.dim));
@@ -245,10 +288,9 @@ impl<'a, A: Element> Underway<'a, A> {
             (*grad_features, *grad_weights) = (none(), none());
             return Ok(Array1::default(0));
         }
-        let weights = self.batch.weights(wanted.weights());
         let by_rows = self.batch.row_learnables(rows)?;
         if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
-            self.rehearse(rows, weights)?;
+            self.rehearse(rows, wanted.weights(), peers)?;
         }
         let mut learnables = match head.learns {
             Learns::Constants => Array1::zeros(plan.own_columns().len() / head.group),
@@ -257,7 +299,7 @@ impl<'a, A: Element> Underway<'a, A> {
             }
         };
         let constants = learnables.as_slice_mut().unwrap_or_default();
-        let (back, lanes) = self.back(rows, weights);
+        let (back, lanes) = self.back(rows, wanted.weights());
         match wanted {
             Wanted::Update { weights, update } => {
                 back.stream(weights, lanes, constants, update);
@@ -271,24 +313,35 @@ impl<'a, A: Element> Underway<'a, A> {
         }
         drop(back);
         let features = shaped(grad_features, (plan.rows, plan.dim));
-        if let Some(scale) = self.finish_features(rows, features) {
+        if let Some(scale) = self.finish_features(rows, features, peers)? {
             learnables = Array1::from_elem(1, scale);
         }
-        Ok(by_rows.unwrap_or(learnables))
+        let learnables = by_rows.unwrap_or(learnables);
+        if matches!(head.learns, Learns::Constants | Learns::Margins { .. }) {
+            return peers.share_constants(&self.batch.share, learnables);
+        }
+        Ok(learnables)
     }
 
     /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that
     /// there is none.
-    fn rehearse(&mut self, rows: &[Closed], weights: Weights<'_, A>) -> Result<(), Error> {
+    fn rehearse(
+        &mut self,
+        rows: &[Closed],
+        weights: ArrayView2<'_, A>,
+        peers: &Peers<'_>,
+    ) -> Result<(), Error> {
         let (back, lanes) = self.back(rows, weights);
-        back.rehearse(weights, lanes)?;
+        let found = back.rehearse(back.batch.weights(weights), lanes);
         drop(back);
+        peers.agree(found)?;
         let mut features = vec![A::zero(); self.totals.len()];
-        let scale = self.finish_features(rows, &mut features);
-        if let Some(entry) = features.iter().position(|entry| !entry.is_finite()) {
+        let scale = self.finish_features(rows, &mut features, peers)?;
+        let bad = features.iter().position(|entry| !entry.is_finite());
+        peers.agree(bad.map_or(Ok(()), |entry| {
             let row = entry / self.batch.plan.dim;
-            return Err(Error::overflow("gradient", Argument::Features, row));
-        }
+            Err(Error::overflow("gradient", Argument::Features, row))
+        }))?;
         if scale.is_some_and(|scale| !scale.is_finite()) {
             return Err(Error::BatchOverflow {
                 quantity: "gradient",
@@ -301,11 +354,12 @@ impl<'a, A: Element> Underway<'a, A> {
     fn back<'b>(
         &'b mut self,
         rows: &'b [Closed],
-        weights: Weights<'_, A>,
+        weights: ArrayView2<'_, A>,
     ) -> (WayBack<'b, 'a, A>, &'b mut [Lane<'a, A>]) {
         let (batch, plan) = (&self.batch, &self.batch.plan);
         self.totals.fill(0.0);
         self.rests.fill(0.0);
+        let weights = batch.weights(weights);
         smoothing::begin(batch, &self.opened.direction, weights, rows, self.totals);
         two_targets::begin(batch, weights, rows, self.totals);
         let mut totals = Pieces::over(&mut *self.totals);
@@ -340,13 +394,23 @@ impl<'a, A: Element> Underway<'a, A> {
     }
 
     /// Turns the sums into ∂X. Returns ∂L/∂s if the loss learns s.
-    fn finish_features(&mut self, rows: &[Closed], out: &mut [A]) -> Option<A> {
+    fn finish_features(
+        &mut self,
+        rows: &[Closed],
+        out: &mut [A],
+        peers: &Peers<'_>,
+    ) -> Result<Option<A>, Error> {
+        peers.share_totals(&mut self.batch, [&mut *self.totals, &mut *self.rests])?;
         for (total, rest) in self.totals.iter_mut().zip(&*self.rests) {
             *total += rest;
         }
-        let cosines = self.batch.write_gradient(rows, self.totals, out);
-        let scale = self.batch.head.learned_scale()?;
-        Some(A::narrow(self.batch.scale_gradient(scale, rows, &cosines)))
+        let mut cosines = self.batch.write_gradient(rows, self.totals, out);
+        let Some(scale) = self.batch.head.learned_scale() else {
+            return Ok(None);
+        };
+        peers.share_cosines(&mut cosines)?;
+        let gradient = self.batch.scale_gradient(scale, rows, &cosines);
+        Ok(Some(A::narrow(gradient)))
     }
 }
 

@@ -202,7 +202,7 @@ impl<A: Element> Opened<'_, A> {
             Smoothing::None | Smoothing::RankOne => A::zero(),
         };
         for (row, near) in batch.nearest.of_columns(&own) {
-            let columns = plan.block(near.column / plan.block_columns);
+            let columns = plan.block(plan.block_of(near.column));
             let block = plan.rows * (columns.start - own.start);
             let entry = row * columns.len() + near.column - columns.start;
             self.kept[block + entry] = left_out;
@@ -235,9 +235,8 @@ impl<A: Element> WayBack<'_, '_, A> {
             if let Some(sum) = sums.get_mut(column) {
                 *sum += factor;
             }
-            let weight = weights.of(&(near.column..near.column + 1));
             pair.set_feature(batch.features.row(row));
-            pair.set_weight(weight.row(0));
+            pair.set_weight(weights.row(near.column));
             self.add_to_feature(row, share * near.steepness, &mut pair);
             let across = factor * scale * near.steepness * pair.inverse_weight();
             if let Some(tangent) = pair.unit_tangent(false) {

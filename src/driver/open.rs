@@ -28,6 +28,8 @@ pub(super) struct Opened<'a, A> {
     pub(super) rescaled: &'a mut [bool],
     /// Segment by segment, one for each row.
     pub(super) sums: &'a mut [RowSum<A>],
+    /// The same of all ranks, if classes are spread over ranks.
+    pub(super) of_all: Option<Vec<RowSum<A>>>,
     /// Block by block, one for each row; empty if no gradients are wanted.
     pub(super) shifts: &'a mut [A],
     /// The exponentials, block by block and tile by tile, if they are kept.
@@ -95,10 +97,11 @@ impl<A: Element> Opened<'_, A> {
 
     /// What the segments have left behind of each row, in their order.
     pub(super) fn close(&self, batch: &Batch<'_, A>) -> Vec<Closed> {
+        let sums = self.of_all.as_deref().unwrap_or(self.sums);
         let all = (&self.direction[..], batch.head.sum_of_constants());
         (0..batch.plan.rows)
             .map(|row| {
-                let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
+                let segments = sums.iter().skip(row).step_by(batch.plan.rows);
                 Closed::new(batch, row, segments.copied(), all)
             })
             .collect()

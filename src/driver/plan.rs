@@ -5,6 +5,9 @@
 //!
 //! All of it is a function of the whole problem, N, C, K and d. Threads, the scratch limit, and the part of the classes that
 //! is evaluated here move no boundary, and so change no bit. They only decide what is kept, and how much is in flight.
+//!
+//! Classes that are spread over ranks stay where they are when N changes. So their segments are a function of C alone: those
+//! of full tiles. What is sampled of a segment is cut like the segment.
 
 use core::ops::Range;
 
@@ -45,10 +48,8 @@ pub(super) struct Plan {
     pub(super) targets: usize,
     /// Rows of every tile but the last.
     pub(super) tile_rows: usize,
-    /// Columns of every block but the last.
-    pub(super) block_columns: usize,
-    run_blocks: usize,
-    segment_runs: usize,
+    /// How columns are cut.
+    cut: Cut,
     /// The segments that are evaluated here.
     first_segment: usize,
     last_segment: usize,
@@ -60,49 +61,109 @@ pub(super) struct Plan {
     pub(super) lanes: usize,
 }
 
-impl Plan {
-    /// The plan for features N×d and the columns of all classes, K for each, with everything in flight that the threads can use.
-    pub(super) fn new((rows, dim): (usize, usize), columns: usize, group: usize, aim: Aim) -> Self {
-        let tiles = rows.div_ceil(TILE_ROWS).max(1);
-        let tile_rows = rows.div_ceil(tiles).max(1);
+/// How columns are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Columns of every block but the last of a segment.
+    block: usize,
+    /// Blocks of every run but the last of a segment.
+    run: usize,
+    /// Columns of every segment but the last.
+    segment: usize,
+}
+
+impl Cut {
+    /// For tiles of that many rows, and K columns for each class.
+    fn new(tile_rows: usize, columns: usize, group: usize) -> Self {
         // A multiple of 32 keeps the rows of a tile aligned to the vector lanes; a quarter of the columns keeps a few
         // threads busy even where there are not many.
-        let mut block_columns = (TILE_ENTRIES / tile_rows)
+        let block = (TILE_ENTRIES / tile_rows)
             .min(columns / 4)
             .clamp(BLOCK_COLUMNS.start, BLOCK_COLUMNS.end)
             .next_multiple_of(32)
             .next_multiple_of(group)
             .min(columns);
-        // A product by one column sums in another order than those by many, and equal columns would not have equal products.
-        while columns > 1 && columns % block_columns == 1 {
-            block_columns = (block_columns + 32).min(columns);
-        }
-        let blocks = columns.div_ceil(block_columns);
-        let run_blocks = (blocks / RUNS).clamp(1, RUN_BLOCKS);
-        let runs = blocks.div_ceil(run_blocks);
-        let segment_runs = runs.div_ceil(SEGMENTS);
-        let segments = runs.div_ceil(segment_runs);
+        let block = without_a_single(columns, block);
+        let blocks = columns.div_ceil(block);
+        let run = (blocks / RUNS).clamp(1, RUN_BLOCKS);
+        let runs = blocks.div_ceil(run);
+        let segment = runs.div_ceil(SEGMENTS) * run * block;
         Self {
+            block,
+            run,
+            segment,
+        }
+    }
+
+    /// The same cut of the K columns of each class, `sampled` classes of every segment.
+    fn of_sampled(self, sampled: usize, group: usize) -> Self {
+        let segment = sampled * group;
+        // Blocks of about the same size, and of one if the segment is one.
+        let blocks = segment.div_ceil(self.block.max(BLOCK_COLUMNS.start));
+        let block = sampled.div_ceil(blocks.min(sampled)) * group;
+        Self {
+            block: without_a_single(segment, block),
+            segment,
+            ..self
+        }
+    }
+}
+
+/// A block that does not leave a single column at the end: a product by one column sums in another order than those by many,
+/// and equal columns would not have equal products.
+fn without_a_single(columns: usize, mut block: usize) -> usize {
+    while columns > 1 && columns % block == 1 {
+        block = (block + 32).min(columns);
+    }
+    block
+}
+
+/// The classes of every segment but the last, where classes are spread over ranks.
+pub(crate) fn segment_classes(classes: usize) -> usize {
+    Cut::new(TILE_ROWS, classes, 1).segment
+}
+
+impl Plan {
+    /// The plan for features N×d and the columns of all classes, K for each, with everything in flight that the threads can use.
+    pub(super) fn new((rows, dim): (usize, usize), columns: usize, group: usize, aim: Aim) -> Self {
+        let cut = Cut::new(tile_rows(rows), columns, group);
+        Self::of((rows, dim), columns, group, aim, cut)
+    }
+
+    /// The plan where classes are spread over ranks: for `sampled` of the classes of every segment but the last, of `classes`
+    /// altogether, and `columns` that are left.
+    pub(super) fn spread(
+        (rows, dim): (usize, usize),
+        classes: usize,
+        (sampled, columns): (usize, usize),
+        group: usize,
+        aim: Aim,
+    ) -> Self {
+        let cut = Cut::new(TILE_ROWS, classes, 1).of_sampled(sampled, group);
+        Self::of((rows, dim), columns, group, aim, cut)
+    }
+
+    fn of((rows, dim): (usize, usize), columns: usize, group: usize, aim: Aim, cut: Cut) -> Self {
+        let mut plan = Self {
             rows,
             columns,
             dim,
             group,
             aim,
             targets: rows,
-            tile_rows,
-            block_columns,
-            run_blocks,
-            segment_runs,
+            tile_rows: tile_rows(rows),
+            cut,
             first_segment: 0,
-            last_segment: segments,
+            last_segment: columns.div_ceil(cut.segment),
             nearest: 0,
             keeps: aim != Aim::Loss,
-            lanes: parallel::threads_for(rows, columns, dim).min(runs),
-        }
+            lanes: 1,
+        };
+        plan.lanes = parallel::threads_for(rows, columns, dim).min(plan.runs().len());
+        plan
     }
 
     /// The same, for a part of the segments.
-    #[cfg(test)]
     pub(super) fn part(self, segments: Range<usize>) -> Self {
         Self {
             first_segment: segments.start,
@@ -140,8 +201,27 @@ impl Plan {
 
     /// The columns of a block.
     pub(super) fn block(&self, block: usize) -> Range<usize> {
-        let start = block * self.block_columns;
-        start..(start + self.block_columns).min(self.columns)
+        let (segment, block) = (block / self.segment_blocks(), block % self.segment_blocks());
+        let first = segment * self.cut.segment;
+        let end = (first + self.cut.segment).min(self.columns);
+        let start = first + block * self.cut.block;
+        start..(start + self.cut.block).min(end)
+    }
+
+    /// The block of a column.
+    pub(super) fn block_of(&self, column: usize) -> usize {
+        let segment = self.segment_of(column);
+        segment * self.segment_blocks() + (column - segment * self.cut.segment) / self.cut.block
+    }
+
+    /// Columns of a block, at most.
+    pub(super) fn block_columns(&self) -> usize {
+        self.cut.block
+    }
+
+    /// Blocks of every segment but the last.
+    fn segment_blocks(&self) -> usize {
+        self.cut.segment.div_ceil(self.cut.block)
     }
 
     /// The segments that are evaluated here.
@@ -149,16 +229,26 @@ impl Plan {
         self.first_segment..self.last_segment
     }
 
+    /// The segment of a column.
+    pub(super) fn segment_of(&self, column: usize) -> usize {
+        column / self.cut.segment
+    }
+
     /// The blocks of a segment.
     pub(super) fn segment(&self, segment: usize) -> Range<usize> {
-        let blocks = self.segment_runs * self.run_blocks;
-        let all = self.columns.div_ceil(self.block_columns);
-        segment * blocks..((segment + 1) * blocks).min(all)
+        let first = segment * self.cut.segment;
+        let columns = self.cut.segment.min(self.columns - first);
+        let start = segment * self.segment_blocks();
+        start..start + columns.div_ceil(self.cut.block)
     }
 
     /// The blocks that are evaluated here.
     pub(super) fn blocks(&self) -> Range<usize> {
-        self.segment(self.first_segment).start..self.segment(self.last_segment - 1).end
+        let segments = self.segments();
+        if segments.is_empty() {
+            return 0..0;
+        }
+        self.segment(segments.start).start..self.segment(segments.end - 1).end
     }
 
     /// The columns that are evaluated here.
@@ -168,21 +258,28 @@ impl Plan {
 
     /// The columns of consecutive blocks.
     pub(super) fn columns_of(&self, blocks: &Range<usize>) -> Range<usize> {
+        if blocks.is_empty() {
+            return 0..0;
+        }
         self.block(blocks.start).start..self.block(blocks.end - 1).end
     }
 
     /// The runs of blocks that are evaluated here, in order.
-    pub(super) fn runs(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
-        let (blocks, step) = (self.blocks(), self.run_blocks);
-        let end = blocks.end;
-        blocks
-            .step_by(step)
-            .map(move |start| start..(start + step).min(end))
+    pub(super) fn runs(&self) -> Vec<Range<usize>> {
+        let step = self.cut.run;
+        let of_segment = |segment| {
+            let blocks = self.segment(segment);
+            let end = blocks.end;
+            blocks
+                .step_by(step)
+                .map(move |start| start..(start + step).min(end))
+        };
+        self.segments().flat_map(of_segment).collect()
     }
 
     /// Whether products are so small that no more than one may be gathered in the element type.
     pub(super) fn is_slender(&self) -> bool {
-        self.dim.min(self.tile_rows).min(self.block_columns) < SLENDER
+        self.dim.min(self.tile_rows).min(self.cut.block) < SLENDER
     }
 
     /// Tiles that ∂W gathers in the element type.
@@ -216,8 +313,8 @@ impl Plan {
         let only = |needed: bool, size: usize| if needed { size } else { 0 };
         let by_row = self.rows * self.dim;
         let own = self.own_columns().len();
-        let tile = self.tile_rows * self.block_columns;
-        let run = self.run_blocks * self.block_columns * self.dim;
+        let tile = self.tile_rows * self.cut.block;
+        let run = self.cut.run * self.cut.block * self.dim;
         Sizes {
             features: by_row,
             directions: only(gradients, self.targets * self.dim),
@@ -238,6 +335,12 @@ impl Plan {
             blocks: self.blocks().len(),
         }
     }
+}
+
+/// Rows of every tile but the last.
+fn tile_rows(rows: usize) -> usize {
+    let tiles = rows.div_ceil(TILE_ROWS).max(1);
+    rows.div_ceil(tiles).max(1)
 }
 
 /// Lengths of the buffers of an evaluation.

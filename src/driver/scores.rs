@@ -116,7 +116,7 @@ fn run_segment<A: Element>(
     mut take: impl FnMut(usize, usize, &[A]),
 ) -> Result<Scanned, Error> {
     let (plan, buffers) = (&batch.plan, &mut lane.buffers);
-    let mut factors = vec![A::zero(); plan.block_columns];
+    let mut factors = vec![A::zero(); plan.block_columns()];
     let mut all = Scanned::NONE;
     for block in blocks {
         let columns = plan.block(block);

@@ -59,7 +59,7 @@ impl<A: Element> RowTarget<A> {
 
     /// Finds the target of one row, or its second one. Its feature is known to be usable. Weights that are not usable are refused by the scan.
     ///
-    /// `weights` are the rows of the columns that are evaluated here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these
+    /// `weights` are the rows that are here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these
     /// are empty.
     #[inline(always)]
     pub(super) fn find(
@@ -69,17 +69,17 @@ impl<A: Element> RowTarget<A> {
         directions: [&mut [A]; 2],
         pair: &mut Pair<A>,
     ) -> Result<Self, Error> {
-        let (head, own) = (problem.head, problem.plan.own_columns());
+        let (head, share) = (problem.head, &problem.share);
         let class = match problem.labels.get(index) {
             None | Some(&NO_CLASS) => return Ok(Self::ELSEWHERE),
             Some(&class) => class,
         };
         let row = index % problem.plan.rows;
-        let columns = class * head.group..(class + 1) * head.group;
-        if columns.start < own.start || columns.end > own.end {
+        let Some(column) = share.column(class) else {
             return Ok(Self::ELSEWHERE);
-        }
-        let here = Slice::from(columns.start - own.start..columns.end - own.start);
+        };
+        let first = share.row(column);
+        let here = Slice::from(first..first + head.group);
         pair.set_feature(problem.features.row(row));
         let nearest = pair.set_nearest(weights.slice_axis_move(Axis(0), here));
         if !pair.w.is_finite() || (pair.w.is_zero() && head.normalises_weights()) {
@@ -87,7 +87,7 @@ impl<A: Element> RowTarget<A> {
         }
 
         let mut found = Self {
-            column: columns.start + nearest,
+            column: column + nearest,
             cosine: pair.cosine(),
             ..Self::ELSEWHERE
         };
@@ -117,7 +117,7 @@ impl<A: Element> RowTarget<A> {
                 pair.write(false, logit.by_w, by_weight),
             ];
         }
-        found.check(row)?;
+        found.check(row, share.row_of_all(found.column))?;
         Ok(found)
     }
 
@@ -168,11 +168,8 @@ impl<A: Element> RowTarget<A> {
     }
 
     /// Refuses a target of this row whose logit or derivatives cannot be represented.
-    fn check(&self, row: usize) -> Result<(), Error> {
-        let arguments = [
-            (Argument::Features, row),
-            (Argument::ClassWeights, self.column),
-        ];
+    fn check(&self, row: usize, weight: usize) -> Result<(), Error> {
+        let arguments = [(Argument::Features, row), (Argument::ClassWeights, weight)];
         for (steepest, (argument, row)) in self.steepest.into_iter().zip(arguments) {
             if !A::narrow(steepest).is_finite() {
                 return Err(Error::overflow("gradient", argument, row));

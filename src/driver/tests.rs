@@ -115,6 +115,7 @@ impl Case {
                 targets,
                 evaluation,
                 composition: Composition::NONE,
+                shard: None,
             },
         )
     }
@@ -679,6 +680,7 @@ fn in_parts<A: Element>(head: &Head<'_>, case: &Case, splits: &[usize], keeps: b
         targets,
         evaluation: &mut whole,
         composition: Composition::NONE,
+        shard: None,
     };
     let (labels, shares) = request
         .two_targets(Argument::ClassWeights, head.group)
@@ -697,9 +699,13 @@ fn in_parts<A: Element>(head: &Head<'_>, case: &Case, splits: &[usize], keeps: b
         .zip(&mut scratches)
         .map(|((start, end), scratch)| {
             let plan = plan.part(start..end);
+            let columns = plan.own_columns();
+            let classes = columns.start / head.group..columns.end / head.group;
             let problem = Problem {
                 head,
                 plan,
+                share: Share::of(classes, columns, head.group, None),
+                own_rows: 0..40,
                 features: features.view(),
                 labels: labels.clone(),
                 shares: shares.clone(),
@@ -730,7 +736,7 @@ fn in_parts<A: Element>(head: &Head<'_>, case: &Case, splits: &[usize], keeps: b
     for Part { columns, underway } in &mut parts {
         underway.batch.set_targets(all.clone());
         underway
-            .open(rows_of(&weights, columns.clone()))
+            .open(rows_of(&weights, columns.clone()), &Peers::NONE)
             .expect("good");
     }
     let sums: Vec<_> = parts
@@ -758,7 +764,7 @@ fn in_parts<A: Element>(head: &Head<'_>, case: &Case, splits: &[usize], keeps: b
     for Part { columns, underway } in &mut parts {
         let own = rows_of(&weights, columns.clone());
         let mut gradient = vec![A::zero(); own.len()];
-        let (back, lanes) = underway.back(&rows, underway.batch.weights(own));
+        let (back, lanes) = underway.back(&rows, own);
         back.all(back.batch.weights(own), lanes, &mut gradient, &mut []);
         drop(back);
         let expected = rows_of(&whole.grad_weights, columns.clone());
@@ -890,6 +896,7 @@ fn scores_of_sub_centers() {
         targets: Targets::new(&[0_usize; 0]),
         evaluation: &mut Evaluation::new(),
         composition: Composition::NONE,
+        shard: None,
     };
     solve(&head, request).expect("a good batch");
     let Layer::Cosine { scale } = COSINE else {

@@ -11,6 +11,7 @@ use crate::margin::{Margin, OfRows};
 use crate::numerics::Element;
 use crate::request::Wanted;
 
+use super::peers::Peers;
 use super::plan::Plan;
 use super::{Head, Problem};
 
@@ -46,6 +47,8 @@ pub(super) fn evaluate<A: Element>(
             ..*head
         },
         plan: whole.within::<A>(limit)?,
+        share: problem.share.clone(),
+        own_rows: 0..rows.len(),
         features: features.view(),
         labels: firsts
             .iter()
@@ -55,7 +58,7 @@ pub(super) fn evaluate<A: Element>(
         shares: Vec::new(),
         coefficients: first.chain(second).collect(),
     };
-    super::evaluate(parted, wanted, evaluation).map_err(|mut error| {
+    super::evaluate(parted, wanted, evaluation, &Peers::NONE).map_err(|mut error| {
         if let Some(row) = error.batch_row() {
             *row = rows[*row];
         }

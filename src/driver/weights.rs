@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use ndarray::{ArrayView2, Axis, Slice};
+use ndarray::{ArrayView1, ArrayView2, Axis, Slice};
 
 use crate::error::{Argument, Error};
 use crate::numerics::{
@@ -14,13 +14,14 @@ use crate::numerics::{
 };
 
 use super::Head;
+use super::share::Share;
 
 /// The class weights that are evaluated here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weights<'a, A> {
     pub(super) rows: ArrayView2<'a, A>,
-    /// The column of the first row.
-    pub(super) first: usize,
+    /// Which of them the columns are.
+    pub(super) share: &'a Share,
     /// Whether the layer normalises them.
     pub(super) normalised: bool,
     /// The longest feature, in the layer that normalises the weights alone; 0 in the others.
@@ -84,15 +85,14 @@ pub(super) struct Buffers<A> {
 
 impl<A: Element> Buffers<A> {
     /// Writes the constants of some columns, and makes room for the lengths of their weights, if those are not normalised.
-    pub(super) fn set_columns(&mut self, head: &Head<'_>, columns: &Range<usize>) {
+    pub(super) fn set_columns(&mut self, head: &Head<'_>, share: &Share, columns: &Range<usize>) {
         self.constants.clear();
-        match head.constants {
-            None => self.constants.resize(columns.len(), A::zero()),
-            Some(constants) => {
-                let classes = columns.clone().map(|column| column / head.group);
-                let constants = classes.map(|class| A::narrow(constants[class]));
-                self.constants.extend(constants);
-            }
+        if head.constants.is_none() && share.is_whole() {
+            self.constants.resize(columns.len(), A::zero());
+        } else {
+            let constant = |column| head.constant(share.class(column)) + share.correction(column);
+            let constants = columns.clone().map(|column| A::narrow(constant(column)));
+            self.constants.extend(constants);
         }
         let normalised = head.normalises_weights();
         let lengths = if normalised { 0 } else { columns.len() };
@@ -101,12 +101,32 @@ impl<A: Element> Buffers<A> {
 }
 
 impl<'a, A: Element> Weights<'a, A> {
-    /// The rows of some columns.
-    pub(super) fn of(&self, columns: &Range<usize>) -> ArrayView2<'a, A> {
-        let own = columns.start - self.first..columns.end - self.first;
+    /// The rows of some columns, where those are consecutive rows.
+    fn of(&self, columns: &Range<usize>) -> ArrayView2<'a, A> {
+        let start = self.share.row(columns.start);
+        let own = start..start + columns.len();
         let mut rows = self.rows;
         rows.slice_axis_inplace(Axis(0), Slice::from(own));
         rows
+    }
+
+    /// The row of a column.
+    pub(super) fn row(&self, column: usize) -> ArrayView1<'a, A> {
+        self.rows.index_axis_move(Axis(0), self.share.row(column))
+    }
+
+    /// Shows the rows of some columns one by one.
+    #[inline(always)]
+    fn each(&self, columns: &Range<usize>, mut show: impl FnMut(ArrayView1<'_, A>)) {
+        if self.share.is_whole() {
+            for row in self.of(columns).outer_iter() {
+                show(row);
+            }
+        } else {
+            for column in columns.clone() {
+                show(self.row(column));
+            }
+        }
     }
 
     /// Finds what each product is to be multiplied by, or the first row that cannot be used, and each row's length in
@@ -118,7 +138,6 @@ impl<'a, A: Element> Weights<'a, A> {
         factors: &mut [A],
         buffers: &mut Buffers<A>,
     ) -> Result<Scanned, Error> {
-        let rows = self.of(columns);
         let Buffers {
             norms,
             row,
@@ -126,10 +145,14 @@ impl<'a, A: Element> Weights<'a, A> {
             ..
         } = buffers;
         norms.clear();
-        for weight in rows.outer_iter() {
-            let weight = contiguous(weight, row);
-            norms.push(dot(weight, weight));
-        }
+        self.each(
+            columns,
+            #[inline(always)]
+            |weight| {
+                let weight = contiguous(weight, row);
+                norms.push(dot(weight, weight));
+            },
+        );
         // Norms in the window are finite and need no rescaling, and their squares lost nothing.
         let window = |power: i32| scale_by_power(1.0, 2 * power);
         let (smallest, largest) = extremes(norms);
@@ -142,7 +165,7 @@ impl<'a, A: Element> Weights<'a, A> {
                 *norm = norm.sqrt();
             }
         } else {
-            rescaled = self.extreme_norms(columns, rows, norms, row)?;
+            rescaled = self.extreme_norms(columns, norms, row)?;
         }
         let (shortest, longest) = extremes(norms);
         let unit = if rescaled { self.unit(longest) } else { 0 };
@@ -175,7 +198,7 @@ impl<'a, A: Element> Weights<'a, A> {
     where
         'a: 'b,
     {
-        buffers.set_columns(head, &columns);
+        buffers.set_columns(head, self.share, &columns);
         let scanned = vectorized(
             #[inline(always)]
             || self.scan(&columns, factors, buffers),
@@ -189,14 +212,14 @@ impl<'a, A: Element> Weights<'a, A> {
     fn extreme_norms(
         &self,
         columns: &Range<usize>,
-        rows: ArrayView2<'_, A>,
         norms: &mut [f64],
         buffer: &mut Vec<A>,
     ) -> Result<bool, Error> {
         let mut rescaled = false;
-        for ((column, row), found) in columns.clone().zip(rows.outer_iter()).zip(norms) {
-            let norm = Norm::of(contiguous(row, buffer));
-            norm.check::<A>(self.normalised, Argument::ClassWeights, column)?;
+        for (column, found) in columns.clone().zip(norms) {
+            let norm = Norm::of(contiguous(self.row(column), buffer));
+            let row = self.share.row_of_all(column);
+            norm.check::<A>(self.normalised, Argument::ClassWeights, row)?;
             *found = norm.value();
             rescaled |= if self.normalised {
                 norm.power().abs() > A::NORM_WINDOW
@@ -228,13 +251,12 @@ impl<'a, A: Element> Weights<'a, A> {
     where
         'a: 'b,
     {
-        let rows = self.of(&columns);
-        let (rows, unit) = match rows.to_slice() {
-            Some(rows) if !rescaled => (rows, 0),
-            _ => {
-                let unit = self.copy(rows, rescaled, &mut buffers.block);
-                (&buffers.block[..], unit)
-            }
+        let in_place = (self.share.is_whole() && !rescaled).then(|| self.of(&columns).to_slice());
+        let (rows, unit) = if let Some(rows) = in_place.flatten() {
+            (rows, 0)
+        } else {
+            let unit = self.copy(&columns, rescaled, &mut buffers.block);
+            (&buffers.block[..], unit)
         };
         Block {
             columns,
@@ -248,12 +270,15 @@ impl<'a, A: Element> Weights<'a, A> {
     }
 
     /// Copies rows, far from both ends of the range if they are rescaled, and returns their unit.
-    fn copy(&self, rows: ArrayView2<'_, A>, rescaled: bool, copy: &mut Vec<A>) -> i32 {
+    fn copy(&self, columns: &Range<usize>, rescaled: bool, copy: &mut Vec<A>) -> i32 {
         copy.clear();
-        copy.extend(rows.iter().copied());
+        self.each(columns, |row| match row.to_slice() {
+            Some(row) => copy.extend_from_slice(row),
+            None => copy.extend(row),
+        });
         let mut unit = 0;
         if rescaled {
-            let dim = rows.ncols();
+            let dim = self.rows.ncols();
             if !self.normalised {
                 let norms = copy.chunks_exact(dim).map(|row| Norm::of(row).value());
                 unit = self.unit(norms.fold(0.0, f64::max));
@@ -272,7 +297,7 @@ impl<'a, A: Element> Weights<'a, A> {
 
     /// Subtracts one class weight, normalised if the layer does that.
     pub(super) fn subtract(&self, column: usize, from: &mut [f64]) {
-        let row = self.rows.row(column - self.first);
+        let row = self.row(column);
         let (mut buffer, mut wide) = (Vec::new(), Vec::new());
         let row = contiguous(row, &mut buffer);
         let norm = Norm::of(row);
@@ -289,7 +314,7 @@ impl<'a, A: Element> Weights<'a, A> {
 
     /// The k for which a row of a rescaled block was divided by 2^k, if the layer normalises it; 0 if it does not.
     pub(super) fn power(&self, column: usize) -> i32 {
-        let row = self.rows.row(column - self.first);
+        let row = self.row(column);
         if self.normalised {
             Norm::of(contiguous(row, &mut Vec::new())).power()
         } else {

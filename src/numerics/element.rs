@@ -4,12 +4,12 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::NdFloat;
 
-use super::exp;
+use super::{Bytes, exp};
 
 /// `f32` or `f64`, with what the arithmetic here needs to know of them.
 ///
 /// Not a supertrait of the public [`Float`](crate::Float), so that none of it can be called from outside.
-pub(crate) trait Element: num_traits::Float + NdFloat + Default {
+pub(crate) trait Element: num_traits::Float + NdFloat + Default + Bytes {
     /// Rows that are divided by their norm must be at least this long, or their gradient may not be representable.
     const MIN_NORM: f64;
     /// A class weight that is to be normalised is scaled by a power of two first if its norm lies outside 2^±this.

@@ -1,5 +1,6 @@
 //! What the driver computes with: the two element types, norms, sums, the exponential, threads. Nothing here knows a loss.
 
+mod bytes;
 mod element;
 mod exp;
 mod lanes;
@@ -7,6 +8,7 @@ mod norm;
 mod order_free;
 pub(crate) mod parallel;
 
+pub(crate) use bytes::{Bytes, Message, Received};
 pub(crate) use element::Element;
 pub(crate) use lanes::{
     difference_of_products, dot, extremes, larger, largest, largest_magnitude, reduce, vectorized,

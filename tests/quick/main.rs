@@ -49,6 +49,7 @@ mod ranges;
 mod regressions;
 mod results;
 mod scores;
+mod shards;
 mod sums;
 mod support;
 mod text;
