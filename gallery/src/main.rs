@@ -11,6 +11,7 @@
 
 mod angles;
 mod boundaries;
+#[path = "../../examples/shared/chart/mod.rs"]
 mod chart;
 #[path = "../../examples/shared/command.rs"]
 mod command;
