@@ -106,6 +106,7 @@ mod tests {
                         equal_error_rate: 0.0,
                         true_accept_rates: vec![1.0; 3],
                         curve: rates().iter().map(|rate| rate.powf(0.1)).collect(),
+                        accuracies: None,
                         trouble: None,
                     };
                     (

@@ -12,6 +12,8 @@ use crate::shared::training::{self, Purpose};
 pub(crate) const TRAINED: usize = 800;
 /// How many images the rarest class of the long tail has.
 const RAREST: usize = 2;
+/// How many images the rare classes have at the most.
+pub(crate) const RARE: usize = 5;
 /// How far each entry of the matrix of a distortion is off that of the identity, and how far it shifts, in pixels, at the most.
 const BENT: f32 = 0.1;
 const SHIFTED: f32 = 1.0;
@@ -30,6 +32,8 @@ pub(crate) struct Change {
 pub(crate) struct Training {
     pub(crate) images: Vec<usize>,
     pub(crate) labels: Vec<usize>,
+    /// Images of these classes that a long tail leaves out.
+    pub(crate) left_out: Vec<usize>,
 }
 
 /// The images that belong to classes of the training, and the others.
@@ -47,12 +51,13 @@ impl Training {
         let mut generator = training::generator(seed, Purpose::Split);
         let [mut images, _] = divided(dataset);
         images.shuffle(&mut generator);
+        let mut left_out = Vec::new();
         if change.long_tail {
             let mut seen = vec![0; TRAINED];
-            images.retain(|&image| {
+            let all = dataset.len() / dataset.classes;
+            (images, left_out) = images.into_iter().partition(|&image| {
                 let class = dataset.labels(&[image])[0];
                 seen[class] += 1;
-                let all = dataset.len() / dataset.classes;
                 seen[class] <= in_long_tail(class, all)
             });
         }
@@ -62,7 +67,11 @@ impl Training {
             // Any class but the right one.
             *label = (*label + generator.random_range(1..TRAINED)) % TRAINED;
         }
-        Self { images, labels }
+        Self {
+            images,
+            labels,
+            left_out,
+        }
     }
 
     /// How many images each class is said to have. A class that lost all to wrong labels counts as one image.
@@ -82,6 +91,15 @@ impl Training {
 fn in_long_tail(class: usize, all: usize) -> usize {
     let rank = class as f64 / (TRAINED - 1) as f64;
     (all as f64 * (RAREST as f64 / all as f64).powf(rank)).round() as usize
+}
+
+/// The images of those classes that have at most [`RARE`] in a long tail, and those of the others.
+pub(crate) fn by_rarity(dataset: &Dataset, images: &[usize]) -> [Vec<usize>; 2] {
+    let all = dataset.len() / dataset.classes;
+    let (rare, frequent) = images
+        .iter()
+        .partition(|&&image| in_long_tail(dataset.labels(&[image])[0], all) <= RARE);
+    [rare, frequent]
 }
 
 /// Batches of a training without end; each image is seen once before one is seen again.
@@ -167,16 +185,19 @@ fn draw(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use margin_losses::ndarray::{Array2, ArrayView1, s};
 
-    use super::{Batches, Change, TRAINED, Training, divided, draw};
+    use super::{Batches, Change, RARE, TRAINED, Training, by_rarity, divided, draw};
     use crate::shared::dataset::Dataset;
 
+    fn folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/characters")
+    }
+
     fn dataset() -> Dataset {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/characters");
-        let file = |name| folder.join(name);
+        let file = |name| folder().join(name);
         Dataset::read(&file("images-idx3-ubyte.gz"), &file("labels-idx1-short.gz")).unwrap()
     }
 
@@ -191,11 +212,10 @@ mod tests {
         let [trained, unseen] = divided(&dataset);
         assert_eq!((trained.len(), unseen.len()), (20_800, 5_200));
         assert_eq!(dataset.labels(&[trained, unseen].concat()), expected);
-        let names = include_str!("../data/characters/characters.txt").trim_end();
-        assert_eq!(
-            names.chars().filter(|name| !name.is_whitespace()).count(),
-            1_000
-        );
+        let names = folder().join("characters.txt");
+        let names = std::fs::read_to_string(names).unwrap();
+        let names = names.chars().filter(|name| !name.is_whitespace());
+        assert_eq!(names.count(), 1_000);
     }
 
     #[test]
@@ -221,12 +241,20 @@ mod tests {
             noise: 0.0,
             long_tail: true,
         };
-        let counts = Training::new(&dataset(), change, 1).counts();
+        let dataset = dataset();
+        let training = Training::new(&dataset, change, 1);
+        let counts = training.counts();
         assert_eq!(
             (counts[0], counts[TRAINED / 2], counts[TRAINED - 1]),
             (26, 7, 2)
         );
         assert!(counts.is_sorted_by(|more, fewer| more >= fewer));
+        assert_eq!(training.images.len() + training.left_out.len(), 20_800);
+        let [rare, frequent] = by_rarity(&dataset, &training.left_out);
+        let count = |image: usize| counts[dataset.labels(&[image])[0]];
+        assert!(rare.iter().all(|&image| count(image) <= RARE));
+        assert!(frequent.iter().all(|&image| count(image) > RARE));
+        assert_eq!(rare.len() + frequent.len(), training.left_out.len());
     }
 
     #[test]

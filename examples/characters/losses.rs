@@ -12,7 +12,7 @@ pub(crate) const SCALE: f64 = 24.0;
 
 /// The losses of the table, unless others are named: of 2016 to 2018, with a target that is changed by its feature, with negatives
 /// that are changed, of every class against the rest, and composed. A line more is a loss more.
-const TABLE: [&str; 20] = [
+const TABLE: [&str; 21] = [
     "softmax",
     "softmax+center",
     "modified-softmax",
@@ -27,8 +27,9 @@ const TABLE: [&str; 20] = [
     "magface:l_a=3.5,u_a=39",
     "curricularface",
     "mv-softmax",
-    "mv-softmax:m=0.5,arc",
+    "mv-softmax:m=0.5,arc,easy",
     "sphereface2",
+    "sphereface2:undivided",
     "uniface",
     "cosface+subcenters:k=3",
     "arcface+subcenters:k=3",
@@ -36,9 +37,11 @@ const TABLE: [&str; 20] = [
 ];
 
 /// What a long tail has besides.
-const LONG_TAIL: [&str; 4] = [
+const LONG_TAIL: [&str; 5] = [
     "cosface:m=ldam",
     "arcface:m=dynamic",
+    // For its mean margin.
+    "arcface:m=0.35",
     "normface+priors:log=counts",
     "arcface+priors:log=counts",
 ];

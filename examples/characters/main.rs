@@ -33,7 +33,8 @@
 //! `--noise 0.1` gives a tenth of the training images the label of another class. `--long-tail` leaves the classes 26 to 2 images,
 //! fewer by the same factor from class to class. The steps stay as many. Then margins and priors by class are there besides: in
 //! the line of a loss `m=ldam`, `m=dynamic` and `log=counts` stand for what the numbers of images give (largest margin 0.5; a =
-//! 0.5, b = 0.05, λ = ¼; τ = 1). The images to be verified are the same.
+//! 0.5, b = 0.05, λ = ¼; τ = 1). The images to be verified are the same. With a long tail, the images that it leaves out are
+//! classified as well: margins and priors by class are for classes that were trained on.
 
 #[allow(dead_code, unused_imports)] // the gallery draws more
 #[path = "../shared/chart/mod.rs"]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::images::{Change, Training, divided};
+use crate::images::{Change, RARE, Training, divided};
 use crate::losses::Choice;
 use crate::runs::mean_and_deviation;
 use crate::train::{FALSE_ACCEPT_RATES, Outcome, Setting};
@@ -14,7 +14,7 @@ struct Column {
     least: bool,
 }
 
-fn columns() -> Vec<Column> {
+fn columns(long_tail: bool) -> Vec<Column> {
     let mut columns = vec![Column {
         heading: "EER, %".to_owned(),
         figure: Box::new(|outcome| 100.0 * outcome.equal_error_rate),
@@ -30,6 +30,24 @@ fn columns() -> Vec<Column> {
                 least: false,
             }),
     );
+    if long_tail {
+        let headings = [
+            format!("accuracy, ≤ {RARE} images, %"),
+            format!("> {RARE} images, %"),
+        ];
+        columns.extend(
+            headings
+                .into_iter()
+                .enumerate()
+                .map(|(at, heading)| Column {
+                    heading,
+                    figure: Box::new(move |outcome: &Outcome| {
+                        100.0 * outcome.accuracies.map_or(f64::NAN, |both| both[at])
+                    }),
+                    least: false,
+                }),
+        );
+    }
     columns
 }
 
@@ -38,7 +56,9 @@ fn columns() -> Vec<Column> {
 pub(crate) fn render(rows: &[(Choice, Vec<Outcome>)]) -> String {
     let mut cells: Vec<Vec<String>> = vec![vec!["loss".to_owned()]];
     cells.extend(rows.iter().map(|(choice, _)| vec![format!("`{choice}`")]));
-    for column in columns() {
+    let mut outcomes = rows.iter().flat_map(|(_, outcomes)| outcomes);
+    let long_tail = outcomes.any(|outcome| outcome.accuracies.is_some());
+    for column in columns(long_tail) {
         let figures: Vec<(f64, f64)> = rows
             .iter()
             .map(|(_, outcomes)| {
@@ -85,10 +105,16 @@ pub(crate) fn legend(setting: &Setting<'_>, seeds: usize) -> String {
         images if long_tail => format!("{images} images in a long tail"),
         _ => format!("{} images", trained.len()),
     };
+    let accuracy = if long_tail {
+        "Accuracy: of the images that were left out, by how many of their class were not.\n"
+    } else {
+        ""
+    };
     let (pairs, others) = (unseen.len() * (unseen.len() - 1) / 2, unseen.len());
     format!(
         "\n{runs}; trained on {images}{wrong}, verified on all {pairs} pairs of {others} images of other classes.\n\
-         EER: equal error rate. TAR: true-accept rate at a false-accept rate (FAR). The best of each column is bold.\n"
+         EER: equal error rate. TAR: true-accept rate at a false-accept rate (FAR). The best of each column is bold.\n\
+         {accuracy}"
     )
 }
 
@@ -125,6 +151,7 @@ mod tests {
             equal_error_rate,
             true_accept_rates: vec![accepted; 3],
             curve: Vec::new(),
+            accuracies: None,
             trouble: None,
         }
     }
@@ -158,5 +185,14 @@ mod tests {
             "{text}"
         );
         assert!(!render(&[("arcface".parse().unwrap(), vec![outcome(0.05, 0.8)])]).contains('±'));
+
+        let mut tailed = outcome(0.05, 0.8);
+        tailed.accuracies = Some([0.25, 0.5]);
+        let text = render(&[("arcface".parse().unwrap(), vec![tailed])]);
+        assert!(
+            text.trim_end()
+                .ends_with("| **25.00**              | **50.00**     |"),
+            "{text}"
+        );
     }
 }

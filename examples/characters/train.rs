@@ -8,7 +8,7 @@ use margin_losses::{Error, Evaluation, Forward, guide};
 
 use crate::criterion::Criterion;
 use crate::figure;
-use crate::images::{Batches, Change, TRAINED, Training, divided};
+use crate::images::{Batches, Change, TRAINED, Training, by_rarity, divided};
 use crate::losses::{Choice, SCALE};
 use crate::shared::dataset::Dataset;
 use crate::shared::training::Model;
@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) true_accept_rates: Vec<f64>,
     /// The true-accept rates at those of the figure.
     pub(crate) curve: Vec<f64>,
+    /// With a long tail: the share of the images that it leaves out which are taken for their class, of rare classes and of others.
+    pub(crate) accuracies: Option<[f64; 2]>,
     /// What the last batches say of a training that has failed.
     pub(crate) trouble: Option<String>,
 }
@@ -55,9 +57,28 @@ pub(crate) fn run(
 ) -> Result<Outcome, String> {
     let fail = |error: Error| format!("{choice}, seed {seed}: {error}");
     let dataset = setting.dataset;
-    let (model, last) = train(setting, choice, seed, tick).map_err(fail)?;
+    let training = Training::new(dataset, setting.change, seed);
+    let Trained {
+        model,
+        criterion,
+        last,
+    } = train(setting, &training, choice, seed, tick).map_err(fail)?;
     let last: Vec<&Forward<f32>> = last.iter().collect();
     let trouble = guide::diagnose(&last, TRAINED, DIM, None).map_err(fail)?;
+    let accuracy = |images: &[usize]| {
+        let features = model.embed(dataset, images);
+        let weights = model.weights.value.view();
+        criterion.accuracy(features.view(), weights, &dataset.labels(images))
+    };
+    let accuracies = if training.left_out.is_empty() {
+        None
+    } else {
+        let [rare, frequent] = by_rarity(dataset, &training.left_out);
+        Some([
+            accuracy(&rare).map_err(fail)?,
+            accuracy(&frequent).map_err(fail)?,
+        ])
+    };
 
     let [_, unseen] = divided(dataset);
     let embeddings = model.embed(dataset, &unseen);
@@ -69,21 +90,29 @@ pub(crate) fn run(
         equal_error_rate: report.equal_error_rate,
         true_accept_rates: points.map(|point| point.true_accept_rate).collect(),
         curve: curve(&report, &figure::rates()),
+        accuracies,
         trouble: trouble.map(|trouble| format!("{choice}, seed {seed}: {trouble}")),
     })
 }
 
-/// The trained network, and what the last batches were like.
-///
+/// What a training leaves.
+#[derive(Debug)]
+struct Trained {
+    model: Model,
+    criterion: Criterion,
+    /// What the last batches were like.
+    last: Vec<Forward<f32>>,
+}
+
 /// An epoch has as many steps as all images of the trained classes make, with a long tail too.
 fn train(
     setting: &Setting<'_>,
+    training: &Training,
     choice: &Choice,
     seed: u64,
     tick: impl Fn(),
-) -> Result<(Model, Vec<Forward<f32>>), Error> {
+) -> Result<Trained, Error> {
     let dataset = setting.dataset;
-    let training = Training::new(dataset, setting.change, seed);
     let [trained, _] = divided(dataset);
     let steps = trained.len() as u64 / BATCH as u64;
     let all_steps = setting.epochs * steps;
@@ -118,7 +147,11 @@ fn train(
             tick();
         }
     }
-    Ok((model, last))
+    Ok(Trained {
+        model,
+        criterion,
+        last,
+    })
 }
 
 /// The true-accept rates at these false-accept rates, which rise: each that of the last point whose rate does not exceed it.

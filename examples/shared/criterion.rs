@@ -195,7 +195,6 @@ impl Criterion {
     }
 
     /// The share of rows that are taken for their class.
-    #[allow(dead_code)] // `digits` alone calls it
     pub(crate) fn accuracy(
         &self,
         features: ArrayView2<'_, f32>,
