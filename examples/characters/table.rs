@@ -189,10 +189,7 @@ mod tests {
         let mut tailed = outcome(0.05, 0.8);
         tailed.accuracies = Some([0.25, 0.5]);
         let text = render(&[("arcface".parse().unwrap(), vec![tailed])]);
-        assert!(
-            text.trim_end()
-                .ends_with("| **25.00**              | **50.00**     |"),
-            "{text}"
-        );
+        let cells: Vec<&str> = text.trim_end().split('|').map(str::trim).collect();
+        assert!(cells.ends_with(&["**25.00**", "**50.00**", ""]), "{text}");
     }
 }
