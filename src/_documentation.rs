@@ -55,6 +55,8 @@
 /// [`margins::ldam`]: crate::margins::ldam
 /// [`schedule::MarginWarmUp`]: crate::schedule::MarginWarmUp
 /// [rows]: crate::Targets#rows-that-are-ignored
+/// [`CContrastive`]: crate::CContrastive
+/// [`CTriplet`]: crate::CTriplet
 #[doc = include_str!("../docs/choosing.md")]
 pub mod choosing {}
 
@@ -92,6 +94,8 @@ pub mod choosing {}
 /// [`with_norm_slope`]: crate::TargetLogit::with_norm_slope
 /// [`with_row_term`]: crate::TargetLogit::with_row_term
 /// [numerics]: crate::_documentation::numerics
+/// [`CContrastive`]: crate::CContrastive
+/// [`CTriplet`]: crate::CTriplet
 #[doc = include_str!("../docs/pytorch.md")]
 pub mod pytorch {}
 

@@ -17,7 +17,7 @@ use crate::loss::MarginLoss;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::mv_softmax::MvSoftmax;
-use crate::norm_face::NormFace;
+use crate::norm_face::{CContrastive, CTriplet, NormFace};
 use crate::request::Request;
 use crate::softmax::SoftmaxLoss;
 use crate::sphere_face2::SphereFace2;
@@ -41,6 +41,7 @@ macro_rules! any_loss {
         /// | `center` | [`CenterLoss`]; the class weights are then the centers. Joined, `softmax+center`, it is an [`Objective`](crate::Objective) |
         /// | `a-softmax:m=4,lambda=0` | [`ASoftmax`]; λ is 0 unless it is given |
         /// | `normface:s=20`, `normface:s=10,learned` | [`NormFace`], with a scale that is fixed or learned. `s` has no default, but `s=learned` begins at the paper's 10 |
+        /// | `c-contrastive:m=1`, `c-triplet:m=0.8` | [`CContrastive`], [`CTriplet`] |
         /// | `am-softmax:s=30,m=0.35` | [`AmSoftmax`] |
         /// | `cosface:s=64,m=0.35`, `cosface:s=64,m=0.4,filter=0.4` | [`CosFace`], with inter-class filtering or not; `arcface` likewise |
         /// | `arcface:s=64,m=0.5`, `arcface:s=64,m=0.5,past_pi=paper` | [`ArcFace`] and its rules [at wide angles](crate::PastPi) |
@@ -216,6 +217,10 @@ any_loss! {
     /// `curricularface`.
     #[cfg_attr(feature = "serde", serde(rename = "curricularface"))]
     CurricularFace(CurricularFace),
+    /// `c-contrastive`.
+    CContrastive(CContrastive),
+    /// `c-triplet`.
+    CTriplet(CTriplet),
 }
 
 impl AnyLoss {

@@ -51,7 +51,8 @@ use crate::text;
 /// |---|---|---|
 /// | label smoothing | sub-centers, focal modulation | the methods that add them, and the text |
 /// | label smoothing | a margin that changes the negatives | the evaluation |
-/// | label smoothing, focal modulation | a loss of one class against the rest | the evaluation |
+/// | label smoothing, focal modulation | a loss that is no softmax | the evaluation |
+/// | class priors | a loss of squared distances | the evaluation |
 /// | sub-centers | a layer that does not normalise its class weights | the evaluation |
 /// | anything | center loss, a loss of the caller's own, a loss that is composed already | the evaluation |
 ///

@@ -139,7 +139,7 @@ pub use margin::{Angle, Margin, Negatives, Target, TargetLogit};
 pub use margin_softmax::MarginSoftmax;
 pub use modified_softmax::ModifiedSoftmax;
 pub use mv_softmax::MvSoftmax;
-pub use norm_face::NormFace;
+pub use norm_face::{CContrastive, CTriplet, NormFace};
 pub use objective::Objective;
 pub use request::Request;
 pub use scores::TopClasses;

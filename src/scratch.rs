@@ -22,7 +22,8 @@ pub(crate) struct Scratch<A> {
 
 /// What is known of the logits of a row over the classes seen so far. But for `target`, the target's does not count.
 ///
-/// For the logistic link, `total` is Σ softplus(z), `total · length` is Σ σ(z), and the shift stays 0.
+/// For the logistic link, `total` is Σ softplus(z), and `total · length` is Σ σ(z). For hinges, `total` is how many z are above 0,
+/// and `mean` their mean. For both the shift stays 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowSum<A> {
     /// Σ exp(z − shift).

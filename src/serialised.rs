@@ -18,9 +18,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, Composed, CosFace,
-    CurricularFace, MagFace, Margin, MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace,
-    Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle, UniFace, VaryingMargin,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet, CenterLoss,
+    CombinedMargin, Composed, CosFace, CurricularFace, MagFace, Margin, MarginSoftmax,
+    ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle,
+    UniFace, VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -149,6 +150,14 @@ mirror!(
         let loss = new(given.scale, given.margin, given.t)?;
         Ok(loss.with_fixed_weights(given.fixed).with_easy_margin(given.easy))
     }
+);
+mirror!(
+    CContrastive as "CContrastive" { margin: f64 = CContrastive::margin },
+    |given| CContrastive::new(given.margin)
+);
+mirror!(
+    CTriplet as "CTriplet" { margin: f64 = CTriplet::margin },
+    |given| CTriplet::new(given.margin)
 );
 mirror!(
     CombinedMargin as "CombinedMargin" {

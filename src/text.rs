@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::mv_softmax::MvSoftmax;
-use crate::norm_face::NormFace;
+use crate::norm_face::{CContrastive, CTriplet, NormFace};
 use crate::request::Composition;
 use crate::softmax::SoftmaxLoss;
 use crate::sphere_face2::SphereFace2;
@@ -420,6 +420,8 @@ as_text!(
     CenterLoss,
     ASoftmax,
     NormFace,
+    CContrastive,
+    CTriplet,
     AmSoftmax,
     CosFace,
     ArcFace,
@@ -520,6 +522,24 @@ impl Named for NormFace {
         Ok(())
     }
 }
+
+macro_rules! margin_alone {
+    ($($loss:ty = $name:literal),+) => {$(
+        impl Named for $loss {
+            const NAME: &'static str = $name;
+            const PARAMETERS: &'static [&'static str] = &["m"];
+
+            fn read(given: &Given<'_>) -> Result<Self, Error> {
+                Self::new(given.number("m")?.unwrap_or(Self::default().margin()))
+            }
+
+            fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+                to.number("m", self.margin())
+            }
+        }
+    )+};
+}
+margin_alone!(CContrastive = "c-contrastive", CTriplet = "c-triplet");
 
 macro_rules! scale_and_margin {
     ($loss:ty, $name:literal) => {

@@ -44,6 +44,10 @@ fn pull<A: Element>(batch: &Batch<'_, A>, row: usize) -> f64 {
     let share = match batch.head.link {
         Link::Softmax => 1.0 + batch.head.smoothing,
         Link::Logistic { positive, negative } => positive.max(negative),
+        Link::Hinge { own, shared } => {
+            let classes = batch.plan.columns / batch.plan.group;
+            shared.mul_add(classes as f64, own).max(1.0)
+        }
     };
     // F′ is at most 1 + γ.
     share * (1.0 + batch.head.focal) * batch.coefficients[row].abs()

@@ -25,7 +25,7 @@ pub(super) struct Closed {
     /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
     pub(super) mean: f64,
     /// `weight · exp(shift − log_sum)` makes ∂ℓ/∂z of what is kept of an entry. For the softmax that is exp(z − shift), and the
-    /// weight is 1. For the logistic link it is the derivative but for its weight, and shift and log-sum are 0.
+    /// weight is 1. For the other links it is the derivative but for its weight, and shift and log-sum are 0.
     weight: f64,
     log_sum: [f64; 2],
 }
@@ -93,6 +93,7 @@ impl Closed {
             Link::Logistic { positive, negative } => {
                 Self::logistic(segments.clone(), target, positive, negative)
             }
+            Link::Hinge { own, shared } => Self::hinge(segments.clone(), target.logit, own, shared),
         };
         let focus;
         (row.loss, focus) = focal(head.focal, row.loss);
@@ -158,6 +159,23 @@ impl Closed {
                 negative,
                 [0.0; 2],
             )
+        }
+    }
+
+    /// Of a hinge, a segment keeps how many logits are above 0, and their mean.
+    fn hinge<A: Element>(
+        segments: impl Iterator<Item = RowSum<A>>,
+        target: f64,
+        own: f64,
+        shared: f64,
+    ) -> Self {
+        let (others, active) = segments.fold((0.0, 0.0), |(others, active), sum| {
+            (others + sum.total * sum.mean, active + sum.total)
+        });
+        let pull = shared.mul_add(active, own);
+        Self {
+            push: active,
+            ..Self::of(others - own * target, pull, 1.0, [0.0; 2])
         }
     }
 

@@ -17,6 +17,11 @@ use super::weights::Block;
 /// overlap for all it knows), and what is left over has a result of its own (a variable index would put them in memory).
 const LANES: usize = 16;
 
+/// What is summed of the logits, by [`Link`].
+const SOFTMAX: u8 = 0;
+const LOGISTIC: u8 = 1;
+const HINGE: u8 = 2;
+
 /// Logits above a threshold become a polynomial of themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Changed<A> {
@@ -61,12 +66,12 @@ pub(super) struct Tile<'a, A> {
 
 /// What one pass over a row has found.
 struct Measured<A> {
-    /// Σ exp(z − shift), or Σ softplus(z).
+    /// Σ exp(z − shift), Σ softplus(z), or how many z are above 0.
     total: f64,
     /// The largest logit, plain and as the margin has changed it.
     largest: A,
     reached: A,
-    /// Each exponential, or σ(z), times the length of its weight, and times its logit without the constant.
+    /// Each exponential, or derivative of another link, times the length of its weight, and times its logit without the constant.
     lengths: f64,
     values: f64,
 }
@@ -118,7 +123,7 @@ impl<A: Element> Tile<'_, A> {
             let total = sum.total + found.total;
             // Means of what is not negative, without a difference: a bound must not cancel.
             let (before, now) = (sum.total / total, found.total / total);
-            if !self.block.lengths.is_empty() || self.link != Link::Softmax {
+            if !self.block.lengths.is_empty() || matches!(self.link, Link::Logistic { .. }) {
                 let length = found.lengths / found.total * unit;
                 sum.length = before * sum.length + now * length;
             }
@@ -134,30 +139,31 @@ impl<A: Element> Tile<'_, A> {
     fn measure(&self, row: usize, shift: A, out: &mut [A]) -> Measured<A> {
         let lengths = !self.block.lengths.is_empty();
         match (self.link, self.changed(row)) {
-            (Link::Softmax, None) if lengths => self.pass::<false, true, false>(row, shift, out),
-            (Link::Softmax, None) => self.pass::<false, false, false>(row, shift, out),
-            (Link::Softmax, Some(_)) => self.pass::<false, false, true>(row, shift, out),
-            (Link::Logistic { .. }, None) => self.pass::<true, false, false>(row, shift, out),
-            (Link::Logistic { .. }, Some(_)) => self.pass::<true, false, true>(row, shift, out),
+            (Link::Softmax, None) if lengths => self.pass::<SOFTMAX, true, false>(row, shift, out),
+            (Link::Softmax, None) => self.pass::<SOFTMAX, false, false>(row, shift, out),
+            (Link::Softmax, Some(_)) => self.pass::<SOFTMAX, false, true>(row, shift, out),
+            (Link::Logistic { .. }, None) => self.pass::<LOGISTIC, false, false>(row, shift, out),
+            (Link::Logistic { .. }, Some(_)) => self.pass::<LOGISTIC, false, true>(row, shift, out),
+            (Link::Hinge { .. }, _) => self.pass::<HINGE, false, true>(row, shift, out),
         }
     }
 
     #[inline(always)]
-    fn pass<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool>(
+    fn pass<const LINK: u8, const LENGTHS: bool, const CHANGES: bool>(
         &self,
         row: usize,
         shift: A,
         out: &mut [A],
     ) -> Measured<A> {
         if out.is_empty() {
-            self.lanes::<LOGISTIC, LENGTHS, CHANGES, false>(row, shift, out)
+            self.lanes::<LINK, LENGTHS, CHANGES, false>(row, shift, out)
         } else {
-            self.lanes::<LOGISTIC, LENGTHS, CHANGES, true>(row, shift, out)
+            self.lanes::<LINK, LENGTHS, CHANGES, true>(row, shift, out)
         }
     }
 
     #[inline(always)]
-    fn lanes<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
+    fn lanes<const LINK: u8, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
         &self,
         row: usize,
         shift: A,
@@ -178,7 +184,7 @@ impl<A: Element> Tile<'_, A> {
             } else {
                 &[A::zero(); LANES]
             };
-            let kept = lanes.step::<LOGISTIC, LENGTHS, CHANGES, KEEP>(
+            let kept = lanes.step::<LINK, LENGTHS, CHANGES, KEEP>(
                 products,
                 (&factors[i], &constants[i], length),
                 shift,
@@ -191,7 +197,7 @@ impl<A: Element> Tile<'_, A> {
         let mut tail = Lanes::<A, 1>::new();
         for (i, &product) in rest.iter().enumerate() {
             let length = if LENGTHS { lengths_rest[i] } else { A::zero() };
-            let kept = tail.step::<LOGISTIC, LENGTHS, CHANGES, KEEP>(
+            let kept = tail.step::<LINK, LENGTHS, CHANGES, KEEP>(
                 &[product],
                 (&[factors_rest[i]], &[constants_rest[i]], &[length]),
                 shift,
@@ -202,8 +208,8 @@ impl<A: Element> Tile<'_, A> {
             }
         }
         let (found, tail) = (
-            lanes.joined::<LOGISTIC, LENGTHS, CHANGES>(),
-            tail.joined::<LOGISTIC, LENGTHS, CHANGES>(),
+            lanes.joined::<LINK, LENGTHS, CHANGES>(),
+            tail.joined::<LINK, LENGTHS, CHANGES>(),
         );
         Measured {
             total: found.total + tail.total,
@@ -238,7 +244,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
 
     /// Takes in N products, and returns what the backward pass multiplies.
     #[inline(always)]
-    fn step<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
+    fn step<const LINK: u8, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
         &mut self,
         products: &[A; N],
         (factors, constants, lengths): (&[A; N], &[A; N], &[A; N]),
@@ -261,7 +267,14 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         let mut terms = z;
         for k in 0..N {
             self.reached[k] = larger(self.reached[k], z[k]);
-            if LOGISTIC {
+            if LINK == HINGE {
+                if z[k] <= A::zero() {
+                    terms[k] = A::zero();
+                } else {
+                    terms[k] = A::one();
+                }
+                self.totals[k] += terms[k];
+            } else if LINK == LOGISTIC {
                 let q = (-z[k].abs()).exp_element();
                 let above = larger(z[k], A::zero());
                 self.totals[k] += above + q.ln_1p_element();
@@ -297,7 +310,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
     }
 
     #[inline(always)]
-    fn joined<const LOGISTIC: bool, const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
+    fn joined<const LINK: u8, const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
         let sum = |lanes: [A; N]| reduce(lanes.map(Element::widen), |a, b| a + b);
         let reached = reduce(self.reached, larger);
         Measured {
@@ -308,7 +321,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
                 reached
             },
             reached,
-            lengths: if LENGTHS || LOGISTIC {
+            lengths: if LENGTHS || LINK == LOGISTIC {
                 sum(self.lengths)
             } else {
                 0.0

@@ -347,11 +347,12 @@ impl<'a, A: Element> Batch<'a, A> {
 
     fn reading(&self) -> Reading {
         let head = self.head;
-        let margin = matches!(head.layer, Layer::Cosine { .. }) && head.constants.is_none();
+        let margin = matches!(head.layer, Layer::Cosine { .. })
+            && head.link == Link::Softmax
+            && head.constants.is_none();
         Reading {
             margin,
             others: margin
-                && head.link == Link::Softmax
                 && (head.smoothing, head.focal) == (0.0, 0.0)
                 && !self.changes_negatives()
                 && self.targets.iter().all(|target| target.term == [0.0; 2]),

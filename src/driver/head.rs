@@ -25,6 +25,9 @@ pub(crate) enum Link {
     Softmax,
     /// ℓ = positive · softplus(−z_y) + negative · Σ_{j≠y} softplus(z_j), of a layer that normalises its weights.
     Logistic { positive: f64, negative: f64 },
+    /// ℓ = −own · z_y + Σ_{j≠y} max(z_j, 0), of cosines whose negatives a margin changes. `shared` is how much of −z_y stands in
+    /// each of these.
+    Hinge { own: f64, shared: f64 },
 }
 
 /// What a loss learns besides the class weights.
@@ -111,7 +114,10 @@ impl<'a> Head<'a> {
         }
         if (self.smoothing != 0.0 || self.focal != 0.0) && self.link != Link::Softmax {
             let what = "label smoothing or focal modulation";
-            return refuse(what, "a loss of one class against the rest");
+            return refuse(what, "a loss that is no softmax");
+        }
+        if self.constants.is_some() && matches!(self.link, Link::Hinge { .. }) {
+            return refuse("class priors", "a loss of squared distances");
         }
         Ok(())
     }

@@ -133,6 +133,12 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
                 positive * softplus(-logits[label])
                     + negative * others.map(|class| softplus(logits[class])).sum::<f64>()
             }
+            Link::Hinge { own, shared } => {
+                // What is shared stands in the changed logits already.
+                assert_eq!((own, shared), (1.0, 0.0));
+                let others = (0..classes).filter(|&class| class != label);
+                others.map(|class| logits[class].max(0.0)).sum::<f64>() - own * logits[label]
+            }
         };
         sum += case.row_weights[i] * loss;
     }
@@ -386,6 +392,24 @@ fn the_logistic_link() {
     }
 }
 
+#[test]
+fn hinges() {
+    for (rows, classes) in SHAPES {
+        for group in [1, 2] {
+            let head = Head {
+                link: Link::Hinge {
+                    own: 1.0,
+                    shared: 0.0,
+                },
+                group,
+                ..Head::new(COSINE).with_margin(&Hard)
+            };
+            let mut case = Case::new(rows, classes, group, 4);
+            check("hinges", &head, &mut case);
+        }
+    }
+}
+
 fn rows_of<A>(array: &Array2<A>, rows: Range<usize>) -> ArrayView2<'_, A> {
     array.slice_axis(Axis(0), Slice::from(rows))
 }
@@ -539,6 +563,13 @@ fn parts_have_the_bits_of_the_whole() {
                 negative: 0.5,
             },
             ..Head::new(COSINE)
+        },
+        Head {
+            link: Link::Hinge {
+                own: 1.0,
+                shared: 0.0,
+            },
+            ..Head::new(COSINE).with_margin(&Hard)
         },
     ] {
         for splits in [&[2][..], &[1, 3]] {

@@ -133,7 +133,7 @@ impl fmt::Display for Trouble {
 ///
 /// | not judged | because of |
 /// |---|---|
-/// | margin and labels | [`SphereFace2`](crate::SphereFace2) and [`UniFace`](crate::UniFace), which are no softmax: `None` for their scale; class priors; a loss of your own |
+/// | margin and labels | [`SphereFace2`](crate::SphereFace2), [`UniFace`](crate::UniFace), [`CContrastive`](crate::CContrastive) and [`CTriplet`](crate::CTriplet), which are no softmax: `None` for their scale; class priors; a loss of your own |
 /// | labels | label smoothing, focal modulation, a center term, a margin that changes the negatives or adds a term to a row's loss |
 ///
 /// # Errors

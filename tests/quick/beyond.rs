@@ -9,9 +9,9 @@ use core::f64::consts::LN_2;
 use std::collections::BTreeSet;
 
 use margin_losses::{
-    AdaFace, ArcFace, ClassBlock, Composed, CosFace, CurricularFace, Error, Evaluation, Float,
-    MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2, Targets, TurnedAngle,
-    UniFace, margins,
+    AdaFace, ArcFace, CContrastive, CTriplet, ClassBlock, Composed, CosFace, CurricularFace, Error,
+    Evaluation, Float, MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2,
+    Targets, TurnedAngle, UniFace, margins,
 };
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value};
@@ -26,8 +26,6 @@ const NOT_YET: &[&str] = &[
     "adaptiveface",
     "arcneg_detached",
     "arcneg_true",
-    "c_contrastive",
-    "c_triplet",
     "circle_detached",
     "circle_true",
     "intertopk_arc_k1",
@@ -138,6 +136,8 @@ fn subject<A: Float>(
             },
             ..Subject::new(arc_face()?)
         },
+        "c_contrastive" => Subject::new(CContrastive::new(number("m"))?),
+        "c_triplet" => Subject::new(CTriplet::new(number("m"))?),
         "temperature_normface" => Subject {
             // ∂L/∂ln s = s ∂L/∂s.
             by_learnable: number("s"),

@@ -18,6 +18,7 @@ mod configuration;
 mod controls;
 mod determinism;
 mod diagnosis;
+mod distances;
 mod documents;
 mod extremes;
 mod failures;

@@ -227,7 +227,7 @@ fn bad_parameters_and_combinations_are_refused() -> Result<(), Error> {
     let eleven = UniFace::default().with_class_biases(vec![0.0; 11])?;
     assert_eq!(refused(&eleven), "bias: 12 entries expected, 11 found");
     let smooth = Composed::new(SphereFace2::default()).with_label_smoothing(0.1)?;
-    assert!(refused(&smooth).ends_with("a loss of one class against the rest"));
+    assert!(refused(&smooth).ends_with("a loss that is no softmax"));
     let mut loss = UniFace::default();
     assert!(loss.set_learnables(&[1.0, 2.0]).is_err() && loss.set_learnables(&[2e7]).is_err());
     assert_eq!(loss.learnables(), [0.0]);

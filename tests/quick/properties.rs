@@ -118,6 +118,9 @@ fn reorder(spec: &mut Spec, order: &[usize]) {
         Spec::ByClass { margins, .. } => {
             *margins = order.iter().map(|&class| margins[class]).collect();
         }
+        Spec::UniFace { biases, .. } if biases.len() > 1 => {
+            *biases = order.iter().map(|&class| biases[class]).collect();
+        }
         Spec::Joint { classifier, .. } => reorder(classifier, order),
         _ => {}
     }

@@ -6,10 +6,10 @@ use margin_losses::{
 };
 use ndarray::{Array2, ArrayView1, array};
 
-use crate::support::{Batch, LAYOUTS, Layer, every_loss, widen, widened};
+use crate::support::{Batch, Formula, LAYOUTS, Layer, every_loss, widen, widened};
 
 /// The logits of all classes without margin.
-fn plain<A: Float>(layer: &Layer, batch: &Batch<A>) -> Array2<f64> {
+fn plain<A: Float>(formula: &Formula, batch: &Batch<A>) -> Array2<f64> {
     let (x, w) = (
         widened(batch.features.view()),
         widened(batch.weights.view()),
@@ -17,10 +17,12 @@ fn plain<A: Float>(layer: &Layer, batch: &Batch<A>) -> Array2<f64> {
     let norm = |row: ArrayView1<'_, f64>| row.dot(&row).sqrt();
     Array2::from_shape_fn((x.nrows(), w.nrows()), |(row, class)| {
         let (x, w) = (x.row(row), w.row(class));
-        match layer {
+        match &formula.layer {
             Layer::Linear { bias } => x.dot(&w) + bias.get(class).copied().unwrap_or(0.0),
             Layer::FreeNorm => x.dot(&w) / norm(w),
-            Layer::UnitNorm { scale, .. } => scale * x.dot(&w) / norm(w) / norm(x),
+            Layer::UnitNorm { scale, .. } => {
+                scale * x.dot(&w) / norm(w) / norm(x) + formula.constants.of(class)
+            }
             Layer::Nothing => -0.5 * (&x - &w).mapv(|apart| apart * apart).sum(),
         }
     })
@@ -32,7 +34,7 @@ fn check<A: Float>(tolerance: f64) {
         let (x, w) = (batch.features.view(), batch.weights.view());
         for case in every_loss(batch.centers.view()) {
             let what = format!("{} {rows}×{classes}×{dim}", case.name);
-            let expected = plain(&case.formula.layer, &batch);
+            let expected = plain(&case.formula, &batch);
             let scores = case.loss.scores(x, w).expect("a good batch");
             assert_eq!(scores.dim(), expected.dim());
             let largest = expected.iter().fold(0.0_f64, |a, b| a.max(b.abs()));

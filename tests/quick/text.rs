@@ -3,10 +3,10 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CenterLoss, CombinedMargin, CosFace,
-    CurricularFace, Error, JointLoss, MagFace, MarginLoss, MarginSoftmax, ModifiedSoftmax,
-    MvSoftmax, NormFace, Objective, PastPi, Reduction, Request, SoftmaxLoss, SphereFace2, Targets,
-    TurnedAngle, UniFace,
+    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet, CenterLoss,
+    CombinedMargin, CosFace, CurricularFace, Error, JointLoss, MagFace, MarginLoss, MarginSoftmax,
+    ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, Reduction, Request, SoftmaxLoss,
+    SphereFace2, Targets, TurnedAngle, UniFace,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -57,6 +57,8 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
             NormFace::learned(10.0).unwrap().into(),
             "normface:s=10,learned",
         ),
+        (CContrastive::default().into(), "c-contrastive:m=1"),
+        (CTriplet::default().into(), "c-triplet:m=0.8"),
         (AmSoftmax::default().into(), "am-softmax:s=30,m=0.35"),
         (CosFace::default().into(), "cosface:s=64,m=0.35"),
         (ArcFace::default().into(), "arcface:s=64,m=0.5"),

@@ -4,7 +4,7 @@ use margin_losses::{ClassBlock, Evaluation, Float, Targets};
 use ndarray::{Array1, Array2};
 
 use super::{evaluate, in_both_types};
-use crate::support::{Batch, Snapshot, every_loss, narrow};
+use crate::support::{Batch, Link, Snapshot, every_loss, narrow};
 
 /// With one class every row is certain, whatever its margin and wherever it stands.
 fn one_class<A: Float>() {
@@ -18,7 +18,9 @@ fn one_class<A: Float>() {
             for case in every_loss(batch.centers.view()) {
                 let shifted = case.formula.shifted(&[1.0; 4], (0, 0), 1.0);
                 let has_price = shifted.is_some_and(|shifted| shifted.term[0] != 0.0);
-                if case.formula.centers.is_some() || has_price {
+                // What is no softmax pulls the feature to its class all the same.
+                let pulls = case.formula.link != Link::Softmax;
+                if case.formula.centers.is_some() || has_price || pulls {
                     continue;
                 }
                 let found = evaluate(&*case.loss, &batch);

@@ -3,7 +3,7 @@
 use margin_losses::{Error, Float, MarginLoss, PastPi, TurnedAngle};
 use ndarray::ArrayView2;
 
-use super::{Formula, Layer, Spec};
+use super::{Formula, Layer, Link, Spec};
 
 /// ArcFace's rules at wide angles.
 pub(crate) const RULES: [PastPi; 6] = [
@@ -58,6 +58,7 @@ impl<'a, A: Float> Case<'a, A> {
     /// Whether the loss is a softmax over classes, and depends on angles alone.
     pub(crate) fn is_angular(&self) -> bool {
         matches!(self.formula.layer, Layer::UnitNorm { .. })
+            && self.formula.link == Link::Softmax
             && self.formula.centers.is_none()
             && self.formula.by_norm.is_none()
     }
@@ -229,6 +230,44 @@ pub(crate) fn every_spec(classes: usize) -> Vec<(String, Spec)> {
         };
         let name = format!("CurricularFace s = {scale}, t = {t}, {past_pi:?}");
         all.push((name, spec));
+    }
+    for (scale, margin, power, bias, undivided) in [
+        (12.0, 0.4, 3, 1.0, false),
+        (4.0, 0.2, 2, -1.0, true),
+        (8.0, 0.3, 1, 0.0, false),
+    ] {
+        let spec = Spec::SphereFace2 {
+            scale,
+            margin,
+            power,
+            bias,
+            undivided,
+        };
+        all.push((format!("SphereFace2 s = {scale}, t = {power}"), spec));
+    }
+    let biases: Vec<f64> = (0..classes).map(|class| 0.3 * class as f64 - 1.0).collect();
+    for (scale, margin, lambda, biases) in [(12.0, 0.4, 0.5, vec![3.9]), (4.0, 0.1, 1.0, biases)] {
+        let spec = Spec::UniFace {
+            scale,
+            margin,
+            lambda,
+            biases,
+        };
+        let kind = if scale == 4.0 {
+            ", a bias for each class"
+        } else {
+            ""
+        };
+        all.push((format!("UniFace s = {scale}{kind}"), spec));
+    }
+    for (margin, relative) in [(1.0, false), (2.5, false), (0.8, true)] {
+        let name = if relative {
+            "C-triplet"
+        } else {
+            "C-contrastive"
+        };
+        let spec = Spec::Distances { margin, relative };
+        all.push((format!("{name} m = {margin}"), spec));
     }
     let user = Spec::User {
         scale: 8.0,

@@ -27,7 +27,7 @@ pub(crate) use good::{Good, evaluate};
 pub(crate) use judge::{Verdict, compare, judge};
 pub(crate) use layout::{LAYOUTS, Laid, Layout, step};
 pub(crate) use losses::{Case, RULES, every_loss, every_spec};
-pub(crate) use oracle::{Formula, Layer, Shifted, Truth, truth};
+pub(crate) use oracle::{Constants, Formula, Layer, Link, Shifted, Truth, truth};
 pub(crate) use plain::plain;
 pub(crate) use refusals::{is_overflow, may_overflow, refusals};
 pub(crate) use spec::{Spec, Squared};

@@ -45,9 +45,50 @@ pub(crate) enum Layer {
     Nothing,
 }
 
+/// How a row's logits become its loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Link {
+    /// ln Σ exp z − z_y.
+    Softmax,
+    /// positive · softplus(−z_y) + negative · Σ_{j≠y} softplus(z_j).
+    Logistic { positive: f64, negative: f64 },
+    /// −own · z_y + Σ_{j≠y} max(z_j, 0), where −shared · z_y is part of each z_j.
+    Hinge { own: f64, shared: f64 },
+}
+
+/// What is added to the logits, and learned: sign · b, with one b for all classes or one for each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Constants {
+    pub(crate) values: Vec<f64>,
+    pub(crate) sign: f64,
+}
+
+impl Constants {
+    /// Which of them a class has; none if there is none.
+    pub(crate) fn index(&self, class: usize) -> Option<usize> {
+        match self.values.len() {
+            0 => None,
+            1 => Some(0),
+            _ => Some(class),
+        }
+    }
+
+    pub(crate) fn of(&self, class: usize) -> f64 {
+        let index = self.index(class);
+        index.map_or(0.0, |index| self.sign * self.values[index])
+    }
+
+    pub(crate) fn largest(&self) -> f64 {
+        self.values.iter().fold(0.0, |m, b| m.max(b.abs()))
+    }
+}
+
 /// A loss, as its paper writes it.
 pub(crate) struct Formula {
     pub(crate) layer: Layer,
+    pub(crate) link: Link,
+    /// In a layer of cosines.
+    pub(crate) constants: Constants,
     /// What stands in the place of cosθ for the target.
     pub(crate) target: Option<Psi>,
     /// In its place, for a margin that depends on the norms; `target` is then any.
@@ -215,6 +256,51 @@ fn cross_entropy(logits: ArrayView1<'_, f64>, label: usize) -> (f64, Vec<f64>) {
     (loss, gradient)
 }
 
+fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
+fn sigmoid(z: f64) -> f64 {
+    let q = (-z.abs()).exp();
+    if z > 0.0 {
+        1.0 / (1.0 + q)
+    } else {
+        q / (1.0 + q)
+    }
+}
+
+/// The loss of one row, and its derivatives by the logits.
+fn linked(link: Link, logits: ArrayView1<'_, f64>, label: usize) -> (f64, Vec<f64>) {
+    let mut loss = Sum::default();
+    let mut gradient = vec![0.0; logits.len()];
+    match link {
+        Link::Softmax => return cross_entropy(logits, label),
+        Link::Logistic { positive, negative } => {
+            for (class, &z) in logits.indexed_iter() {
+                let (weight, sign) = if class == label {
+                    (positive, -1.0)
+                } else {
+                    (negative, 1.0)
+                };
+                loss.add_product(weight, softplus(sign * z));
+                gradient[class] = sign * weight * sigmoid(sign * z);
+            }
+        }
+        Link::Hinge { own, shared } => {
+            loss.add_product(-own, logits[label]);
+            gradient[label] = -own;
+            for (class, &z) in logits.indexed_iter() {
+                if class != label && z > 0.0 {
+                    loss.add(z);
+                    gradient[class] = 1.0;
+                    gradient[label] -= shared;
+                }
+            }
+        }
+    }
+    (loss.value(), gradient)
+}
+
 /// Gradients, as the sums that they are.
 struct Gradients {
     features: Array2<Sum>,
@@ -243,7 +329,7 @@ pub(crate) fn truth(
     let learnables = match &formula.layer {
         Layer::Linear { bias } => bias.len(),
         Layer::UnitNorm { learned: true, .. } => 1,
-        _ => 0,
+        _ => formula.constants.values.len(),
     };
     let centers = match &formula.centers {
         Some((_, Some(centers))) => centers.dim(),
@@ -357,7 +443,10 @@ fn classify(
 
     let cosines: Vec<f64> = rows.weights.iter().map(|w| x.cosine(w)).collect();
     let plain: Vec<f64> = (rows.weights.iter().enumerate())
-        .map(|(class, w)| linear(class, w).unwrap_or(scale * length * cosines[class]))
+        .map(|(class, w)| {
+            let constant = formula.constants.of(class);
+            linear(class, w).unwrap_or(scale * length * cosines[class] + constant)
+        })
         .collect();
     let (radians, sine, [at_x, at_w]) = x.angle_to(&rows.weights[label]);
     let no_angle = x.is_zero() || rows.weights[label].is_zero();
@@ -373,7 +462,7 @@ fn classify(
     });
     let (psi, slope) = (shifted.psi, shifted.angle_slope);
     let target = if formula.target.is_some() {
-        scale * length * psi
+        scale * length * psi + formula.constants.of(label)
     } else {
         plain[label]
     };
@@ -396,13 +485,13 @@ fn classify(
         } else if formula.negatives.is_some() {
             let away = (cosines[class] - bend.threshold).abs();
             result.from_threshold = result.from_threshold.min(away);
-            scale * length * bend.of(cosines[class]).0
+            scale * length * bend.of(cosines[class]).0 + formula.constants.of(class)
         } else {
             z
         };
     }
 
-    let (loss, gradient) = cross_entropy(result.logits.row(row), label);
+    let (loss, gradient) = linked(formula.link, result.logits.row(row), label);
     result.row_losses[row] = loss + shifted.term[0];
     // The upstream factor comes last: of what cancels, no part may overflow before it does. And powers of two are added
     // up before they are applied, so that nothing underflows on the way.
@@ -454,6 +543,9 @@ fn classify(
             let (x_norm, x_power) = if free { (x.norm, x.power) } else { (1.0, 0) };
             let value = share * scale * across_w * (x_norm / w.norm);
             to_weight.add(upstream.times(value, x_power - w.power));
+        }
+        if let Some(index) = formula.constants.index(class) {
+            gradients.learnables[index].add_product(plain_upstream, formula.constants.sign * share);
         }
         match &formula.layer {
             Layer::Linear { bias } if !bias.is_empty() => {

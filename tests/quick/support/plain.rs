@@ -5,7 +5,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1};
 
-use super::{Batch, Formula, Layer};
+use super::{Batch, Formula, Layer, Link};
 
 /// The mean loss and its gradients by the features and the class weights.
 #[derive(Clone, Debug)]
@@ -17,6 +17,37 @@ pub(crate) struct Plain {
 
 fn norm(row: ArrayView1<'_, f32>) -> f32 {
     row.dot(&row).sqrt()
+}
+
+/// A row's loss, and its derivatives by the logits.
+fn linked(link: Link, z: &Array1<f32>, label: usize) -> (f32, Array1<f32>) {
+    let softplus = |z: f32| (1.0 + z.exp()).ln();
+    let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());
+    let others = (0..z.len()).filter(|&class| class != label);
+    match link {
+        Link::Softmax => {
+            let top = z.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
+            let exponentials = z.mapv(|z| (z - top).exp());
+            let sum = exponentials.sum();
+            let mut gradient = exponentials / sum;
+            gradient[label] -= 1.0;
+            (top + sum.ln() - z[label], gradient)
+        }
+        Link::Logistic { positive, negative } => {
+            let (positive, negative) = (positive as f32, negative as f32);
+            let mut gradient = z.mapv(|z| negative * sigmoid(z));
+            gradient[label] = -positive * sigmoid(-z[label]);
+            let terms: f32 = others.map(|class| softplus(z[class])).sum();
+            (positive * softplus(-z[label]) + negative * terms, gradient)
+        }
+        Link::Hinge { own, shared } => {
+            let mut gradient = z.mapv(|z| f32::from(u8::from(z > 0.0)));
+            let active: f32 = others.clone().map(|class| gradient[class]).sum();
+            gradient[label] = -(own as f32) - shared as f32 * active;
+            let terms: f32 = others.map(|class| z[class].max(0.0)).sum();
+            (terms - own as f32 * z[label], gradient)
+        }
+    }
 }
 
 fn mean_target_cosine(batch: &Batch<f32>, w_norms: &[f32]) -> f32 {
@@ -82,17 +113,15 @@ pub(crate) fn plain(formula: &Formula, batch: &Batch<f32>) -> Plain {
                     let bias = bias.get(class).copied().unwrap_or(0.0);
                     x.dot(&batch.weights.row(class)) + bias as f32
                 }
-                _ if class == label => length * psi,
-                _ => length * bent(class).0,
+                _ if class == label => length * psi + formula.constants.of(class) as f32,
+                _ => length * bent(class).0 + formula.constants.of(class) as f32,
             })
             .collect();
-        let top = z.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
-        let exponentials = z.mapv(|z| (z - top).exp());
-        let sum = exponentials.sum();
-        found.loss += (top + sum.ln() - z[label]) / n as f32;
+        let (loss, gradient) = linked(formula.link, &z, label);
+        found.loss += loss / n as f32;
         for class in 0..c {
             let target = class == label;
-            let g = (exponentials[class] / sum - f32::from(u8::from(target))) / n as f32;
+            let g = gradient[class] / n as f32;
             let mut to_x = found.grad_features.row_mut(row);
             let mut to_w = found.grad_weights.row_mut(class);
             if linear {

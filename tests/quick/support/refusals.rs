@@ -13,6 +13,7 @@ impl Spec {
         let scale = |s: f64| (1e-6..=1e6).contains(&s);
         let angle = |m: f64| (0.0..PI).contains(&m);
         let cosine = |m: f64| (0.0..=2.0).contains(&m);
+        let threshold = |b: f64| (-1e7..=1e7).contains(&b);
         match *self {
             Self::Softmax { ref bias } => bias.iter().all(|b| b.is_finite()),
             Self::ModifiedSoftmax | Self::Center => true,
@@ -107,6 +108,24 @@ impl Spec {
                 let holds = if arc { angle(margin) } else { cosine(margin) };
                 scale(s) && holds && (0.0..=100.0).contains(&t)
             }
+            Self::SphereFace2 {
+                scale: s,
+                margin,
+                power,
+                bias,
+                ..
+            } => scale(s) && cosine(margin) && (1..=3).contains(&power) && threshold(bias),
+            Self::UniFace {
+                scale: s,
+                margin,
+                lambda,
+                ref biases,
+            } => {
+                let weight = (0.0..=1e6).contains(&lambda);
+                let biases = !biases.is_empty() && biases.iter().copied().all(threshold);
+                scale(s) && cosine(margin) && weight && biases
+            }
+            Self::Distances { margin, .. } => (0.0..=4.0).contains(&margin),
             Self::Joint {
                 ref classifier,
                 lambda,

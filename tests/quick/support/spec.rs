@@ -3,13 +3,14 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, ArcFace, CenterLoss, CombinedMargin, CosFace, CurricularFace,
-    Error, Float, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax,
-    MvSoftmax, NormFace, PastPi, SoftmaxLoss, TargetLogit, TurnedAngle,
+    ASoftmax, AdaFace, AmSoftmax, ArcFace, CContrastive, CTriplet, CenterLoss, CombinedMargin,
+    CosFace, CurricularFace, Error, Float, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax,
+    ModifiedSoftmax, MvSoftmax, NormFace, PastPi, SoftmaxLoss, SphereFace2, TargetLogit,
+    TurnedAngle, UniFace,
 };
 use ndarray::ArrayView2;
 
-use super::{Formula, Layer, Shifted, widened};
+use super::{Constants, Formula, Layer, Link, Shifted, widened};
 
 /// A loss of the crate, or one that its constructor refuses.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +89,26 @@ pub(crate) enum Spec {
         past_pi: PastPi,
         momentum: f64,
         t: f64,
+    },
+    /// From the bias that is given.
+    SphereFace2 {
+        scale: f64,
+        margin: f64,
+        power: u32,
+        bias: f64,
+        undivided: bool,
+    },
+    /// With one threshold, or one for each class.
+    UniFace {
+        scale: f64,
+        margin: f64,
+        lambda: f64,
+        biases: Vec<f64>,
+    },
+    /// C-triplet if they are relative, else C-contrastive.
+    Distances {
+        margin: f64,
+        relative: bool,
     },
     /// The margin [`Squared`], with a scale that may be learned.
     User {
@@ -217,6 +238,34 @@ impl Spec {
                     .with_momentum(momentum)?
                     .with_t(t)?,
             ),
+            Self::SphereFace2 {
+                scale,
+                margin,
+                power,
+                bias,
+                undivided,
+            } => {
+                let loss = SphereFace2::new(scale, margin)?.with_power(power)?;
+                let loss = loss.with_bias(bias)?;
+                Box::new(if undivided { loss.undivided() } else { loss })
+            }
+            Self::UniFace {
+                scale,
+                margin,
+                lambda,
+                ref biases,
+            } => {
+                let loss = UniFace::new(scale, margin)?.with_lambda(lambda)?;
+                Box::new(match biases[..] {
+                    [bias] => loss.with_bias(bias)?,
+                    _ => loss.with_class_biases(biases.clone())?,
+                })
+            }
+            Self::Distances {
+                margin,
+                relative: true,
+            } => Box::new(CTriplet::new(margin)?),
+            Self::Distances { margin, .. } => Box::new(CContrastive::new(margin)?),
             Self::User {
                 scale,
                 learned: true,
@@ -379,6 +428,30 @@ impl Spec {
                 })),
                 ..by_class(scale, &[margin], Some(past_pi))
             },
+            Self::SphereFace2 {
+                scale,
+                margin,
+                power,
+                bias,
+                undivided,
+            } => one_against_the_rest(scale, margin, power, bias, undivided),
+            Self::UniFace {
+                scale,
+                margin,
+                lambda,
+                ref biases,
+            } => Formula {
+                link: Link::Logistic {
+                    positive: 1.0,
+                    negative: lambda,
+                },
+                constants: Constants {
+                    values: biases.clone(),
+                    sign: -1.0,
+                },
+                ..sphere(scale, false, Some(additive_cosine(margin)))
+            },
+            Self::Distances { margin, relative } => distances(margin, relative),
             Self::User { scale, learned } => {
                 let squared: Psi = Box::new(|t: f64| {
                     let shifted = 1.0 + t.cos();
@@ -408,9 +481,67 @@ impl Spec {
     }
 }
 
+/// SphereFace2 with λ = 0.7.
+fn one_against_the_rest(
+    scale: f64,
+    margin: f64,
+    power: u32,
+    bias: f64,
+    undivided: bool,
+) -> Formula {
+    let divisor = if undivided { 1.0 } else { scale };
+    let t = f64::from(power);
+    let psi: Psi = Box::new(move |theta: f64| {
+        let half = f64::midpoint(1.0, theta.cos());
+        let slope = t * half.powf(t - 1.0);
+        (2.0 * half.powf(t) - 1.0 - margin, -slope * theta.sin())
+    });
+    // 2 ((1 + c)/2)^t − 1 + m, multiplied out.
+    let polynomial = match power {
+        1 => [margin, 1.0, 0.0, 0.0],
+        2 => [margin - 0.5, 1.0, 0.5, 0.0],
+        _ => [margin - 0.75, 0.75, 0.75, 0.25],
+    };
+    Formula {
+        link: Link::Logistic {
+            positive: 0.7 / divisor,
+            negative: (1.0 - 0.7) / divisor,
+        },
+        constants: Constants {
+            values: vec![bias],
+            sign: 1.0,
+        },
+        steepest: t,
+        negative_slope: t,
+        negatives: Some(Box::new(move |_, _| (f64::NEG_INFINITY, polynomial))),
+        ..sphere(scale, false, Some(psi))
+    }
+}
+
+fn distances(margin: f64, relative: bool) -> Formula {
+    let square = |theta: f64| 4.0 * (theta / 2.0).sin().powi(2);
+    let psi: Psi = Box::new(move |theta: f64| (-square(theta), -2.0 * theta.sin()));
+    let own_part = if relative { 1.0 } else { 0.0 };
+    Formula {
+        link: Link::Hinge {
+            own: 1.0 - own_part,
+            shared: own_part,
+        },
+        steepest: 2.0,
+        negative_slope: 2.0,
+        negatives: Some(Box::new(move |theta, _| {
+            let own = own_part * square(theta);
+            (f64::NEG_INFINITY, [margin + own - 2.0, 2.0, 0.0, 0.0])
+        })),
+        ..sphere(1.0, false, Some(psi))
+    }
+}
+
 fn formula(layer: Layer, target: Option<Psi>) -> Formula {
     Formula {
         layer,
+        link: Link::Softmax,
+        constants: Constants::default(),
         target,
         by_norm: None,
         norms_are_constants: false,

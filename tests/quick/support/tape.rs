@@ -454,9 +454,34 @@ impl Tape<'_> {
                     self.of(&[0.3, 0.0, 1.0, -0.5])
                 },
             },
-            _ => Spec::User {
-                scale: self.scale(bad),
-                learned: self.one_in(2),
+            _ => match self.below(4) {
+                0 => Spec::User {
+                    scale: self.scale(bad),
+                    learned: self.one_in(2),
+                },
+                1 => Spec::SphereFace2 {
+                    scale: self.scale(bad),
+                    margin: self.cosine(bad),
+                    power: self.of(&[3, 2, 1]) + 3 * u32::from(bad && self.one_in(8)),
+                    bias: self.of(&[0.0, 14.3, -3.0]) + self.seldom(bad, 0.0),
+                    undivided: self.one_in(2),
+                },
+                2 => {
+                    let classes = classes + usize::from(bad && self.one_in(16));
+                    let biases = if self.one_in(2) { 1 } else { classes.max(1) };
+                    Spec::UniFace {
+                        scale: self.scale(bad),
+                        margin: self.cosine(bad),
+                        lambda: self.of(&[1.0, 0.0, 0.5, 1e6]) + self.seldom(bad, 0.0),
+                        biases: (0..biases)
+                            .map(|_| self.of(&[0.0, 3.9, -3.0, 100.0]) + self.seldom(bad, 0.0))
+                            .collect(),
+                    }
+                }
+                _ => Spec::Distances {
+                    margin: self.of(&[1.0, 0.8, 0.0, 2.0, 4.0]) + self.seldom(bad, 0.0),
+                    relative: self.one_in(2),
+                },
             },
         };
         if joint {

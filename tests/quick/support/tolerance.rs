@@ -14,9 +14,9 @@
 //! What underflows is off by less than a row's 1 − p_y times [`Tolerance::floor`], which is far below every ulp.
 
 use margin_losses::{Float, Reduction};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::{Batch, Formula, Layer, Scaled, Truth, widen};
+use super::{Batch, Formula, Layer, Link, Scaled, Truth, widen};
 
 /// The most by which each part of a result may differ from the truth.
 #[derive(Clone, Debug)]
@@ -70,10 +70,13 @@ impl Tolerance {
 struct Row {
     /// |rᵢ|/N or |rᵢ|.
     upstream: f64,
-    /// 1 − p_y, and by how much it may be off.
+    /// −∂ℓ/∂z_y, which for the softmax is 1 − p_y, by how much it may be off, and the most that it can be.
     miss: f64,
     miss_off: f64,
-    /// The probabilities of the other classes, and by how much they may be off; 0 for the target.
+    most: f64,
+    /// The most that ∂ℓ/∂z of another class can be.
+    most_of_others: f64,
+    /// ∂ℓ/∂z of the other classes, which for the softmax are their probabilities, and by how much they may be off; 0 for the target.
     shares: Vec<f64>,
     shares_off: Vec<f64>,
     loss_off: f64,
@@ -81,6 +84,22 @@ struct Row {
     logit_off: f64,
     /// Relative error of the unit tangents between feature and target.
     tangent_off: f64,
+}
+
+impl Row {
+    const EMPTY: Self = Self {
+        upstream: 0.0,
+        miss: 0.0,
+        miss_off: 0.0,
+        most: 0.0,
+        most_of_others: 1.0,
+        shares: Vec::new(),
+        shares_off: Vec::new(),
+        loss_off: 0.0,
+        target_off: 0.0,
+        logit_off: 0.0,
+        tangent_off: 0.0,
+    };
 }
 
 /// exp(log) · (exp(δ) − 1), at most 1.
@@ -200,14 +219,18 @@ fn row_of(
             let size = x * longest + bias;
             (size, size)
         }
-        Layer::UnitNorm { scale, .. } => (*scale, scale * formula.steepest),
+        Layer::UnitNorm { scale, .. } => {
+            let constant = formula.constants.largest();
+            (scale + constant, scale * formula.steepest + constant)
+        }
         _ => (x, x * formula.steepest),
     };
     // Where a size overflows, so do the bounds, and not to NaN.
     let (size, target_size) = (size.min(f64::MAX), target_size.min(f64::MAX));
     let logit_off = (d + 8.0) * t.u * size;
     // θ itself is off by a few e, and so is the argument of the cosine in ψ, which is up to steepest·π.
-    let target_off = (d + 32.0) * E * target_size;
+    // Beside cosines a constant is one of the element type.
+    let target_off = (d + 32.0) * E * target_size + t.u * formula.constants.largest();
     let bend = formula.bend(truth.angles[row].radians, truth.mean_cosine);
     // The terms of a changed logit are rounded as they are added.
     let (size, bend_off) = match formula.negatives {
@@ -216,6 +239,29 @@ fn row_of(
     };
     let off = formula.negative_slope * logit_off + bend_off + target_off + 80.0 * t.u;
 
+    let sine = truth.angles[row].sine;
+    let shared = match formula.link {
+        Link::Softmax => softmax(t, logits, label, [off, size]),
+        Link::Logistic { positive, negative } => {
+            logistic(t, logits, label, [positive, negative], off)
+        }
+        Link::Hinge { own, shared } => hinge(logits, label, [own, shared], off),
+    };
+    Row {
+        upstream,
+        target_off,
+        logit_off,
+        tangent_off: if sine == 0.0 {
+            0.0
+        } else {
+            (64.0 * (E + E * E / sine)).min(2.0)
+        },
+        ..shared
+    }
+}
+
+/// What the softmax makes of logits that are off by so much, and whose terms are of that size. The rest of the row is empty.
+fn softmax(t: &Tolerance, logits: ArrayView1<'_, f64>, label: usize, [off, size]: [f64; 2]) -> Row {
     let others = (logits.indexed_iter())
         .filter(|&(class, _)| class != label)
         .map(|(_, &z)| z);
@@ -249,22 +295,69 @@ fn row_of(
             }
         })
         .collect();
-    let sine = truth.angles[row].sine;
     Row {
-        upstream,
         miss,
         miss_off: off_by_factor(log_miss, off) + t.floor * miss,
+        most: 1.0,
         shares,
         shares_off,
         loss_off: off_by_factor(log_miss, off).max(if off < 1.0 { 0.0 } else { off }),
-        target_off,
-        logit_off,
-        tangent_off: if sine == 0.0 {
-            0.0
-        } else {
-            (64.0 * (E + E * E / sine)).min(2.0)
-        },
+        ..Row::EMPTY
     }
+}
+
+/// Σ weight · softplus(±z), each term with the derivative weight · σ(±z), whose logarithm is no steeper than 1.
+fn logistic(
+    t: &Tolerance,
+    logits: ArrayView1<'_, f64>,
+    label: usize,
+    [positive, negative]: [f64; 2],
+    off: f64,
+) -> Row {
+    let mut row = Row::EMPTY;
+    row.most = positive;
+    row.most_of_others = negative;
+    for (class, &z) in logits.indexed_iter() {
+        let (weight, z) = if class == label {
+            (positive, -z)
+        } else {
+            (negative, z)
+        };
+        let log = -softplus(-z);
+        let share = weight * log.exp();
+        let share_off = weight * off_by_factor(log, off);
+        // The derivative of a term grows by e^off at most on the way, and is no more than 1.
+        row.loss_off += weight * off * (log + off).min(0.0).exp();
+        // Here an exponential is relative to 1.
+        let share_off = share_off + weight * t.floor * (-22.0_f64).exp();
+        let (share, share_off) = if class == label {
+            (row.miss, row.miss_off) = (share, share_off);
+            (0.0, 0.0)
+        } else {
+            (share, share_off)
+        };
+        row.shares.push(share);
+        row.shares_off.push(share_off);
+    }
+    row
+}
+
+/// Σ max(z, 0): a hinge within rounding of 0 may be active or not.
+fn hinge(logits: ArrayView1<'_, f64>, label: usize, [own, shared]: [f64; 2], off: f64) -> Row {
+    let mut row = Row::EMPTY;
+    (row.miss, row.loss_off) = (own, own * off);
+    row.most = shared.mul_add(logits.len() as f64, own);
+    for (class, &z) in logits.indexed_iter() {
+        let other = class != label;
+        let share = f64::from(u8::from(other && z > 0.0));
+        let share_off = f64::from(u8::from(other && z.abs() <= off));
+        row.miss += shared * share;
+        row.miss_off += shared * share_off;
+        row.loss_off += off * share.max(share_off);
+        row.shares.push(share);
+        row.shares_off.push(share_off);
+    }
+    row
 }
 
 fn classifier(
@@ -311,7 +404,7 @@ fn classifier(
         allowed.row_losses[i] += (2 * d + 32) as f64 * E * angle.term[0];
         let plain = match formula.layer {
             Layer::Linear { .. } => truth.target_logits[i],
-            _ => amplitude(i) * truth.target_cosines[i],
+            _ => amplitude(i) * truth.target_cosines[i] + formula.constants.of(label),
         };
         let closest = (truth.plain.row(i).indexed_iter())
             .filter(|&(class, _)| class != label)
@@ -347,7 +440,7 @@ fn classifier(
             _ => (slope_off, x_lengths[i] / w_lengths[label] * slope_off),
         };
         let relative = 4.0 * t.u + row.tangent_off;
-        let found_miss = (row.miss + row.miss_off).min(1.0);
+        let found_miss = (row.miss + row.miss_off).min(row.most);
         let target = |length: f64, off: f64| {
             // The derivative is rounded to the element type before it meets the upstream factor, and its terms, which may
             // be subnormal in `f64`, before they are added.
@@ -368,7 +461,7 @@ fn classifier(
             let length = if linear { w_length } else { 1.0 };
             // A changed negative has a slope, which is as far off as its cosine.
             let (share, off) = (formula.negative_slope * share, formula.negative_slope * off);
-            let found = (share + off).min(formula.negative_slope);
+            let found = (share + off).min(formula.negative_slope * row.most_of_others);
             let most = if class == label { found_miss } else { found };
             let over_classes = formula.negative_slope * over_classes;
             let over_rows = formula.negative_slope * over_rows;
@@ -392,7 +485,13 @@ fn classifier(
             for entry in allowed.grad_weights.row_mut(class) {
                 *entry += to_weight + LEAST;
             }
-            if linear && let Some(entry) = allowed.grad_learnables.get_mut(class) {
+            let learnable = if linear {
+                Some(class)
+            } else {
+                formula.constants.index(class)
+            };
+            if let Some(entry) = learnable.and_then(|index| allowed.grad_learnables.get_mut(index))
+            {
                 let target = if class == label {
                     row.miss_off + 4.0 * t.u * found_miss
                 } else {
