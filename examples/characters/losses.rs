@@ -12,13 +12,15 @@ pub(crate) const SCALE: f64 = 24.0;
 
 /// The losses of the table, unless others are named: of 2016 to 2018, with a target that is changed by its feature, with negatives
 /// that are changed, of every class against the rest, and composed. A line more is a loss more.
-const TABLE: [&str; 21] = [
+const TABLE: [&str; 23] = [
     "softmax",
     "softmax+center",
     "modified-softmax",
     "a-softmax",
     "normface",
     "normface:learned",
+    "c-contrastive",
+    "c-triplet",
     "cosface",
     "arcface",
     "combined:m2=0.3,m3=0.2",
@@ -82,31 +84,32 @@ impl Choice {
 
     /// The loss over classes of so many images.
     pub(crate) fn over(&self, counts: &[usize]) -> Result<Loss, Error> {
-        let Self(line) = self;
-        let mut line = line.clone();
         let [a, b, lambda] = DYNAMIC;
+        let dynamic = || margins::dynamic(counts, a, b, lambda);
         let images = counts.iter().sum::<usize>() as f64;
-        let log_priors = |counts: &[usize]| {
-            let log = |&count: &usize| (count as f64 / images).ln();
-            Ok(counts.iter().map(log).collect())
-        };
-        let words: [(&str, &dyn Fn(&[usize]) -> Result<Vec<f64>, Error>); 3] = [
-            ("m=ldam", &|counts| margins::ldam(counts, LDAM)),
-            ("m=dynamic", &|counts| {
-                margins::dynamic(counts, a, b, lambda)
-            }),
-            ("log=counts", &log_priors),
-        ];
-        for (word, numbers) in words {
-            if line.contains(word) {
-                let (key, _) = word.split_once('=').unwrap_or_default();
-                let listed: Vec<String> = numbers(counts)?.iter().map(f64::to_string).collect();
-                // The sign tells a list of one number from a number.
-                line = line.replace(word, &format!("{key}={}/", listed.join("/")));
-            }
-        }
-        line.parse()
+        let log_prior = |&count: &usize| (count as f64 / images).ln();
+
+        let line = filled(&self.0, "m=", "ldam", || margins::ldam(counts, LDAM))?;
+        let line = filled(&line, "m=", "dynamic", dynamic)?;
+        let log_priors = || Ok(counts.iter().map(log_prior).collect());
+        filled(&line, "log=", "counts", log_priors)?.parse()
     }
+}
+
+/// The line with a list of numbers in the place of a word, if it stands there.
+fn filled(
+    line: &str,
+    key: &str,
+    word: &str,
+    numbers: impl FnOnce() -> Result<Vec<f64>, Error>,
+) -> Result<String, Error> {
+    let word = format!("{key}{word}");
+    if !line.contains(&word) {
+        return Ok(line.to_owned());
+    }
+    let listed: Vec<String> = numbers()?.iter().map(f64::to_string).collect();
+    // The sign at the end tells a list of one number from a number.
+    Ok(line.replace(&word, &format!("{key}{}/", listed.join("/"))))
 }
 
 #[cfg(test)]

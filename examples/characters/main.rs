@@ -140,14 +140,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     }
     fs::write(figure, figure::draw(&rows)).map_err(|error| cannot(figure, error))?;
 
-    let mut text = table::render(&rows) + &table::legend(&setting, seeds.len());
-    for outcome in rows.iter().flat_map(|(_, outcomes)| outcomes) {
-        if let Some(trouble) = &outcome.trouble {
-            text = text + trouble + "\n";
-        }
-    }
-    text += &format!("ROC: {}\n", figure.display());
+    let mut text = vec![
+        table::render(&rows),
+        table::legend(&setting, seeds.len()),
+        format!("ROC: {}\n", figure.display()),
+    ];
+    let troubles = rows.iter().flat_map(|(_, outcomes)| outcomes);
+    text.extend(troubles.filter_map(|outcome| outcome.trouble.clone()));
     std::io::stdout()
-        .write_all(text.as_bytes())
+        .write_all(text.concat().as_bytes())
         .map_err(|error| format!("cannot print the table: {error}"))
 }

@@ -44,7 +44,7 @@ pub(crate) struct Outcome {
     pub(crate) curve: Vec<f64>,
     /// With a long tail: the share of the images that it leaves out which are taken for their class, of rare classes and of others.
     pub(crate) accuracies: Option<[f64; 2]>,
-    /// What the last batches say of a training that has failed.
+    /// A line on a training that has failed, by its last batches.
     pub(crate) trouble: Option<String>,
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn run(
         true_accept_rates: points.map(|point| point.true_accept_rate).collect(),
         curve: curve(&report, &figure::rates()),
         accuracies,
-        trouble: trouble.map(|trouble| format!("{choice}, seed {seed}: {trouble}")),
+        trouble: trouble.map(|trouble| format!("{choice}, seed {seed}: {trouble}\n")),
     })
 }
 

@@ -8,13 +8,15 @@ use crate::criterion::Loss;
 const TARGET_PROBABILITY: f64 = 0.9999;
 
 /// The losses of the table, unless others are named.
-const TABLE: [&str; 16] = [
+const TABLE: [&str; 18] = [
     "softmax",
     "softmax+center",
     "modified-softmax",
     "a-softmax",
     "normface",
     "normface:s=1,learned",
+    "c-contrastive",
+    "c-triplet",
     "am-softmax",
     "cosface",
     "arcface",
