@@ -293,7 +293,7 @@ fn measure(case: &Case, limit_mib: Option<usize>) -> Result<(), Error> {
 }
 
 /// Losses by their lines, one of each kind.
-const LINES: [&str; 18] = [
+const LINES: [&str; 21] = [
     "softmax",
     "modified-softmax",
     "a-softmax:m=4,lambda=5",
@@ -308,10 +308,13 @@ const LINES: [&str; 18] = [
     "mv-softmax:s=64",
     "curricularface",
     "sphereface2",
+    "sphereface2:arc",
     "uniface",
     "arcface+smoothing:epsilon=0.1",
     "arcface+focal",
     "arcface+subcenters:k=4",
+    "arcface+intertopk:k=5,m=0.06",
+    "cosface+intertopk:k=5,m=0.06,cosine",
 ];
 
 fn every_loss(case: &Case) -> Result<(), Error> {

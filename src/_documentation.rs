@@ -14,10 +14,12 @@
 
 /// [`ASoftmax`]: crate::ASoftmax
 /// [`AdaFace`]: crate::AdaFace
+/// [`AdaptiveFace`]: crate::AdaptiveFace
 /// [`AmSoftmax`]: crate::AmSoftmax
 /// [`ArcFace`]: crate::ArcFace
 /// [`CombinedMargin`]: crate::CombinedMargin
 /// [`Composed::with_class_priors`]: crate::Composed::with_class_priors
+/// [`Composed::with_inter_topk`]: crate::Composed::with_inter_topk
 /// [`Composed::with_sub_centers`]: crate::Composed::with_sub_centers
 /// [`CosFace`]: crate::CosFace
 /// [`CurricularFace`]: crate::CurricularFace
@@ -35,6 +37,7 @@
 /// [`PastPi::CosineTail`]: crate::PastPi::CosineTail
 /// [`SoftmaxLoss`]: crate::SoftmaxLoss
 /// [`SphereFace2`]: crate::SphereFace2
+/// [`SphereFace2::arc`]: crate::SphereFace2::arc
 /// [`UniFace`]: crate::UniFace
 /// [`VaryingMargin`]: crate::VaryingMargin
 /// [`guide`]: crate::guide
@@ -64,10 +67,13 @@ pub mod choosing {}
 /// [`ArcFace`]: crate::ArcFace
 /// [`CenterLoss::update_centers`]: crate::CenterLoss::update_centers
 /// [`CombinedMargin`]: crate::CombinedMargin
+/// [`Composed`]: crate::Composed
 /// [`CosFace`]: crate::CosFace
 /// [`Error::EmptyBatch`]: crate::Error::EmptyBatch
+/// [`Error::InterTopK`]: crate::Error::InterTopK
 /// [`Error::ZeroNorm`]: crate::Error::ZeroNorm
 /// [`Error::ZeroWeights`]: crate::Error::ZeroWeights
+/// [`InterTopK`]: crate::InterTopK
 /// [`JointLoss`]: crate::JointLoss
 /// [`LinearTail`]: crate::PastPi::LinearTail
 /// [`Margin`]: crate::Margin

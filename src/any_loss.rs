@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use crate::a_softmax::ASoftmax;
 use crate::ada_face::AdaFace;
+use crate::adaptive_face::AdaptiveFace;
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::ArcFace;
 use crate::center::CenterLoss;
@@ -49,9 +50,10 @@ macro_rules! any_loss {
         /// | `curricularface:s=64,m=0.5`, `curricularface:s=64,m=0.5,past_pi=linear-tail,momentum=0.1,t=0.3` | [`CurricularFace`]; t as it is, 0 to begin with |
         /// | `mv-softmax:s=32,m=0.35,t=0.2`, `mv-softmax:s=32,m=0.5,t=0.2,arc,fixed,easy` | [`MvSoftmax`] over CosFace's margin or ArcFace's, with fixed weights, with an easy margin |
         /// | `combined:s=64,m1=1,m2=0.3,m3=0.2` | [`CombinedMargin`]; a margin that is left out is none |
-        /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `undivided` is without 1/s |
+        /// | `sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=14.3` | [`SphereFace2`]; b is 0 unless it is given, `arc` is type A, `undivided` is without 1/s |
         /// | `uniface:s=64,m=0.4,lambda=1,b=3.9`, `uniface:b=1/2/3` | [`UniFace`], with one threshold or one for each class |
         /// | `adaface:s=64,m=0.4,h=0.333,alpha=0.01`, `adaface:alpha=1,angle=clipped` | [`AdaFace`]; also `epsilon`, and `mean` and `deviation` of its statistics where they are no longer 20 and 100 |
+        /// | `adaptiveface:s=30,m=0.3/0.35/0.4,lambda=70` | [`AdaptiveFace`], with the margins of the classes to begin with |
         /// | `magface:s=64,l_m=0.45,u_m=0.8,l_a=10,u_a=110,lambda_g=35` | [`MagFace`], also with `past_pi` |
         ///
         /// The scale of a loss that normalises its features belongs to the number of classes:
@@ -201,6 +203,9 @@ any_loss! {
     /// `adaface`.
     #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
     AdaFace(AdaFace),
+    /// `adaptiveface`.
+    #[cfg_attr(feature = "serde", serde(rename = "adaptiveface"))]
+    AdaptiveFace(AdaptiveFace),
     /// `magface`.
     #[cfg_attr(feature = "serde", serde(rename = "magface"))]
     MagFace(MagFace),

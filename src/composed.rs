@@ -1,4 +1,4 @@
-//! What is composed with any softmax loss: sub-centers, smoothed labels, class priors, focal modulation.
+//! What is composed with any softmax loss: sub-centers, smoothed labels, class priors, focal modulation, an inter-topk penalty.
 
 use core::fmt;
 
@@ -6,11 +6,13 @@ use crate::any_loss::AnyLoss;
 use crate::check;
 use crate::error::{Argument, Error, parameter};
 use crate::float::Float;
+use crate::inter_topk::InterTopK;
 use crate::loss::MarginLoss;
 use crate::request::{Composition, Request};
 use crate::text;
 
-/// A softmax loss of this crate with sub-centers, label smoothing, class priors, focal modulation, or several of them.
+/// A softmax loss of this crate with sub-centers, label smoothing, class priors, focal modulation, an inter-topk penalty, or
+/// several of them.
 ///
 /// - **Sub-centers.** Each class has K rows of W, and the nearest counts, for the target and for the others. A class with
 ///   noisy labels or of several kinds keeps its outliers at a center of their own. W is CK×d; class j has the rows jK to
@@ -20,6 +22,8 @@ use crate::text;
 /// - **Class priors**, or logit adjustment. τ ln π_j is added to the logit of class j, so that rare classes need not be
 ///   ahead of frequent ones by chance. [`scores`](MarginLoss::scores) and predictions are without it.
 /// - **Focal modulation.** A row's loss counts the less, the surer it is.
+/// - **Inter-topk penalty.** The k classes that are nearest to a row, but for its own, have a margin too, against the row. See
+///   [`InterTopK`].
 ///
 /// Each costs one evaluation, whatever the margin: 256 × 10,000 × 512 with label smoothing takes 1.08 times as long, with
 /// sub-centers over as many rows of W 1.1 times (`cargo bench --bench floor -- losses`).
@@ -49,9 +53,10 @@ use crate::text;
 ///
 /// | what | with | refused by |
 /// |---|---|---|
-/// | label smoothing | sub-centers, focal modulation | the methods that add them, and the text |
-/// | label smoothing | a margin that changes the negatives | the evaluation |
-/// | label smoothing, focal modulation | a loss that is no softmax | the evaluation |
+/// | label smoothing | sub-centers, focal modulation, an inter-topk penalty | the methods that add them, and the text |
+/// | label smoothing, an inter-topk penalty | a margin that changes the negatives | the evaluation |
+/// | label smoothing, focal modulation, an inter-topk penalty | a loss that is no softmax | the evaluation |
+/// | an inter-topk penalty | a layer whose logits are no scaled cosines | the evaluation |
 /// | class priors | a loss of squared distances | the evaluation |
 /// | sub-centers | a layer that does not normalise its class weights | the evaluation |
 /// | anything | center loss, a loss of the caller's own, a loss that is composed already | the evaluation |
@@ -86,6 +91,7 @@ pub struct Composed<L> {
     smoothing: f64,
     focal: f64,
     log_priors: Vec<f64>,
+    inter_topk: Option<InterTopK>,
 }
 
 /// A loss that nothing is added to.
@@ -105,6 +111,7 @@ impl<L> Composed<L> {
             smoothing: 0.0,
             focal: 0.0,
             log_priors: Vec::new(),
+            inter_topk: None,
         }
     }
 
@@ -126,7 +133,8 @@ impl<L> Composed<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless ε ∈ [0, 1); [`Error::NotComposable`] if ε > 0 and there are sub-centers or focal modulation.
+    /// [`Error::Parameter`] unless ε ∈ [0, 1); [`Error::NotComposable`] if ε > 0 and there are sub-centers, focal modulation or an
+    /// inter-topk penalty.
     pub fn with_label_smoothing(self, epsilon: f64) -> Result<Self, Error> {
         let holds = (0.0..1.0).contains(&epsilon);
         let smoothing = parameter("epsilon", epsilon, holds, "lie in [0, 1)")?;
@@ -189,6 +197,16 @@ impl<L> Composed<L> {
         Ok(Self { log_priors, ..self })
     }
 
+    /// With a penalty for the classes that are nearest to a row; k = 0 is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotComposable`] if labels are smoothed.
+    pub fn with_inter_topk(self, penalty: InterTopK) -> Result<Self, Error> {
+        let inter_topk = Some(penalty).filter(|penalty| penalty.k() > 0);
+        Self { inter_topk, ..self }.checked()
+    }
+
     /// The loss that the rest is added to.
     #[must_use]
     pub fn loss(&self) -> &L {
@@ -224,12 +242,19 @@ impl<L> Composed<L> {
         self.sub_centers
     }
 
+    /// The inter-topk penalty, if there is one.
+    #[must_use]
+    pub fn inter_topk(&self) -> Option<&InterTopK> {
+        self.inter_topk.as_ref()
+    }
+
     pub(crate) fn composition(&self) -> Composition<'_> {
         Composition {
             sub_centers: self.sub_centers,
             smoothing: self.smoothing,
             focal: self.focal,
             log_priors: &self.log_priors,
+            inter_topk: self.inter_topk,
         }
     }
 }

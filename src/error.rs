@@ -214,6 +214,13 @@ pub enum Error {
         /// How many classes there are.
         classes: usize,
     },
+    /// An inter-topk penalty is for more classes than there are beside the target.
+    InterTopK {
+        /// How many it is for.
+        k: usize,
+        /// How many classes there are beside the target.
+        others: usize,
+    },
     /// The loss has no scores: it does not say which class a feature belongs to.
     NoScores,
     /// The nearest k neighbours of a row were asked for, but k is 0 or there are not that many other rows.
@@ -398,6 +405,10 @@ impl fmt::Display for Error {
             Self::TopK { k, classes } => {
                 write!(f, "the best {k} classes cannot be chosen from {classes}")
             }
+            Self::InterTopK { k, others } => write!(
+                f,
+                "an inter-topk penalty for k = {k} classes, but {others} are not the target's"
+            ),
             Self::NoScores => f.write_str("the loss does not give scores"),
             Self::Neighbours { k, others } => write!(
                 f,

@@ -280,6 +280,7 @@ fn solve<A: Element>(head: &Head<'_>, request: Request<'_, A>) -> Result<(), Err
         group: composition.sub_centers,
         smoothing: composition.smoothing,
         focal: composition.focal,
+        nearest: composition.inter_topk,
         ..*head
     };
     driver::solve(&head, request)

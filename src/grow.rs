@@ -14,7 +14,7 @@
 //!
 //! What else you keep for each class, you grow: the optimiser's momentum by zeros; the bias of
 //! [`SoftmaxLoss`](crate::SoftmaxLoss), which is one learnable for each class, by zeros; the thresholds of
-//! [`UniFace`](crate::UniFace), if each class has one, by the mean of the others; the centers of
+//! [`UniFace`](crate::UniFace), if each class has one, by the mean of the others, and so the margins of [`AdaptiveFace`](crate::AdaptiveFace); the centers of
 //! [`CenterLoss`](crate::CenterLoss) by zeros or by the means of the features, and
 //! [`update_centers`](crate::CenterLoss::update_centers) moves them from there.
 //!

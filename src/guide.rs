@@ -418,6 +418,8 @@ pub fn row_lower_bound(classes: usize, scale: f64, target_logit: f64) -> Result<
 /// z = \frac{\lambda}{(1 - \lambda)(C - 1)}, \qquad \alpha_\pm = s\,(2^{1-t} - 1 \pm m)
 /// ```
 ///
+/// For type A, $`\alpha_\pm`$ are s g(cos(π/2 ∓ m)).
+///
 /// `classes`, C, is at least 2. Of `loss`, s, m, t and λ are used.
 ///
 /// # Errors
@@ -438,10 +440,10 @@ pub fn sphere_face2_bias(classes: usize, loss: &SphereFace2) -> Result<f64, Erro
     let lambda = loss.lambda();
     let holds = 0.0 < lambda && lambda < 1.0;
     parameter("lambda", lambda, holds, "lie in (0, 1)")?;
-    let (s, m) = (loss.scale(), loss.margin());
+    let (s, [target, others]) = (loss.scale(), loss.at_right_angles());
     let z = lambda / ((1.0 - lambda) * (classes as f64 - 1.0));
-    let above = s * (2.0_f64.powi(1 - loss.power() as i32) - 1.0 + m);
-    let apart = -2.0 * s * m;
+    let above = s * others;
+    let apart = s * (target - others);
     let log_half = 0.5 * ((4.0 * z).ln() + apart);
     let root = (1.0 - z).hypot(log_half.exp());
     // Where 1 − z is negative, the sum of it and the root would cancel, and where it is 0 the root may underflow.

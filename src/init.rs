@@ -187,6 +187,7 @@ pub(crate) enum Stream {
     XavierUniform = 0x510e_527f_ade6_82d1,
     /// Of [`margins`](crate::margins).
     ElasticMargins = 0x5be0_cd19_137e_2179,
+    AdaptiveMargins = 0x6a09_e667_f3bc_c908,
 }
 
 pub(crate) fn generator(stream: Stream, seed: u64) -> Xoshiro256PlusPlus {

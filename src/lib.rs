@@ -35,6 +35,7 @@
 //! | [`VaryingMargin`] | one of the last three, m by class or by row | s cosθ_j |
 //! | [`CurricularFace`] | s cos(θ_y + m) | s cosθ_j (t + cosθ_j) above z_y/s |
 //! | [`MvSoftmax`] | as [`CosFace`] or [`ArcFace`] | s T(cosθ_j), T larger above z_y/s |
+//! | [`AdaptiveFace`] | s (cosθ_y − m_y), m learned; + λ (1 − mean m) to the loss | s cosθ_j |
 //! | [`AdaFace`] | s (cos(θ_y − m k̂) − m (1 + k̂)), k̂ from ‖x‖ | s cosθ_j |
 //! | [`MagFace`] | s cos(θ_y + m(‖x‖)) | s cosθ_j |
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
@@ -73,6 +74,7 @@
 pub mod _documentation;
 mod a_softmax;
 mod ada_face;
+mod adaptive_face;
 mod am_softmax;
 mod any_loss;
 mod arc_face;
@@ -91,6 +93,7 @@ pub mod grow;
 pub mod guide;
 #[cfg(feature = "rand")]
 pub mod init;
+mod inter_topk;
 mod joint;
 mod loss;
 mod mag_face;
@@ -121,6 +124,7 @@ pub use ndarray;
 
 pub use a_softmax::ASoftmax;
 pub use ada_face::{AdaFace, TurnedAngle};
+pub use adaptive_face::AdaptiveFace;
 pub use am_softmax::AmSoftmax;
 pub use any_loss::AnyLoss;
 pub use arc_face::{ArcFace, PastPi};
@@ -132,6 +136,7 @@ pub use curricular_face::CurricularFace;
 pub use error::{Argument, Error};
 pub use evaluation::{ClassBlock, Evaluation, Forward};
 pub use float::Float;
+pub use inter_topk::InterTopK;
 pub use joint::JointLoss;
 pub use loss::MarginLoss;
 pub use mag_face::MagFace;

@@ -326,7 +326,8 @@ pub trait MarginLoss<A: Float>: fmt::Debug + Send + Sync {
 
     /// The numbers that the loss itself learns: the bias of [`SoftmaxLoss`](crate::SoftmaxLoss), of
     /// [`SphereFace2`](crate::SphereFace2) and of [`UniFace`](crate::UniFace), the scale of [`NormFace`](crate::NormFace) and of
-    /// [`MarginSoftmax`](crate::MarginSoftmax) if it is learned. Empty for all other losses.
+    /// [`MarginSoftmax`](crate::MarginSoftmax) if it is learned, the margins of [`AdaptiveFace`](crate::AdaptiveFace). Empty for all
+    /// other losses.
     fn learnables(&self) -> &[f64] {
         &[]
     }

@@ -283,6 +283,10 @@ impl Target {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Negatives {
     threshold: f64,
+    /// m: first cosθ becomes cos(max(θ − m, 0)). With 0 nothing is turned.
+    turn: f64,
+    /// What the polynomial is of: the cosine less this.
+    center: f64,
     polynomial: [f64; 4],
 }
 
@@ -298,8 +302,23 @@ impl Negatives {
     pub fn above(threshold: f64, polynomial: [f64; 4]) -> Self {
         Self {
             threshold,
+            turn: 0.0,
+            center: 0.0,
             polynomial,
         }
+    }
+
+    /// Every cosine becomes a polynomial of c + 1, which keeps its digits near −1.
+    pub(crate) fn of_one_more(polynomial: [f64; 4]) -> Self {
+        Self {
+            center: -1.0,
+            ..Self::above(f64::NEG_INFINITY, polynomial)
+        }
+    }
+
+    /// The same of the cosines that are nearer by the angle m ∈ [0, π), 1 where they would be nearer than 0.
+    pub(crate) fn turned(self, m: f64) -> Self {
+        Self { turn: m, ..self }
     }
 
     /// Cosines above the threshold count as 0, if there is one.
@@ -312,7 +331,13 @@ impl Negatives {
     pub fn of(self, c: f64) -> f64 {
         if c > self.threshold {
             let [a, b, d, e] = self.polynomial;
-            a + c * (b + c * (d + c * e))
+            let turned = if self.turn == 0.0 {
+                c
+            } else {
+                (c.clamp(-1.0, 1.0).acos() - self.turn).max(0.0).cos()
+            };
+            let u = turned - self.center;
+            a + u * (b + u * (d + u * e))
         } else {
             c
         }
@@ -322,22 +347,30 @@ impl Negatives {
         self.threshold
     }
 
+    pub(crate) fn turn(self) -> f64 {
+        self.turn
+    }
+
+    pub(crate) fn center(self) -> f64 {
+        self.center
+    }
+
     /// The coefficients for z = s c, whose polynomial gives s times what it gives for c.
     pub(crate) fn polynomial_of(self, scale: f64) -> [f64; 4] {
         let [a, b, d, e] = self.polynomial;
         [a * scale, b, d / scale, e / (scale * scale)]
     }
 
-    /// A bound of the slope over all cosines.
+    /// A bound of the polynomial's slope over all cosines.
     pub(crate) fn steepest(self) -> f64 {
-        let [_, b, d, e] = self.polynomial;
-        (b.abs() + 2.0 * d.abs() + 3.0 * e.abs()).max(1.0)
+        let ([_, b, d, e], u) = (self.polynomial, 1.0 + self.center.abs());
+        (b.abs() + 2.0 * d.abs() * u + 3.0 * e.abs() * u * u).max(1.0)
     }
 
     /// A bound of what becomes of a cosine.
     pub(crate) fn largest(self) -> f64 {
-        let changed: f64 = self.polynomial.iter().map(|c| c.abs()).sum();
-        changed.max(1.0)
+        let ([a, b, d, e], u) = (self.polynomial.map(f64::abs), 1.0 + self.center.abs());
+        (a + b * u + d * u * u + e * u * u * u).max(1.0)
     }
 
     /// Whether all coefficients are finite, and the threshold is a number.

@@ -9,8 +9,8 @@
 //! | [`ldam`] | largest (n_min/n)^(¼) | CosFace and AM-Softmax: LDAM |
 //! | [`drw_weights`] | no margin, but a weight ∝ 1/(1 − βⁿ) | the last epochs of LDAM |
 //!
-//! From nothing but a seed, one for each row: `elastic`, with the feature `rand`; and [`deal`], which gives the rows of a batch
-//! such margins in the order of their cosines.
+//! From nothing but a seed, with the feature `rand`: `adaptive`, one for each class, that AdaptiveFace begins with; and `elastic`,
+//! one for each row. [`deal`] gives the rows of a batch such margins in the order of their cosines.
 //!
 //! # Examples
 //!
@@ -253,6 +253,38 @@ pub fn elastic(rows: usize, mean: f64, std_dev: f64, seed: u64) -> Result<Vec<f6
     let mut rng = init::generator(init::Stream::ElasticMargins, seed);
     let mut draw = || mean + std_dev * rng.sample::<f64, _>(StandardNormal);
     Ok((0..rows).map(|_| draw()).collect())
+}
+
+/// AdaptiveFace's margins to begin with: uniform in [0.3, 0.4), one for each class.
+///
+/// `classes` is at least 1.
+///
+/// # Errors
+///
+/// [`Error::NoClasses`] without classes.
+///
+/// # Examples
+///
+/// ```
+/// use margin_losses::{AdaptiveFace, margins};
+///
+/// let loss = AdaptiveFace::new(30.0, margins::adaptive(100, 1)?)?;
+/// assert!(loss.margins().iter().all(|margin| (0.3..0.4).contains(margin)));
+/// # Ok::<(), margin_losses::Error>(())
+/// ```
+///
+/// # References
+///
+/// Those of [`AdaptiveFace`](crate::AdaptiveFace); the range is that of public code.
+#[cfg(feature = "rand")]
+pub fn adaptive(classes: usize, seed: u64) -> Result<Vec<f64>, Error> {
+    if classes == 0 {
+        return Err(Error::NoClasses);
+    }
+    let mut rng = init::generator(init::Stream::AdaptiveMargins, seed);
+    // 0.4 itself would be the rounding of a number below it.
+    let mut draw = || (0.3 + 0.1 * rng.random::<f64>()).min(0.4_f64.next_down());
+    Ok((0..classes).map(|_| draw()).collect())
 }
 
 /// ElasticFace+: the same margins, dealt out by the order of the target cosines. The row with the largest cosine gets the smallest

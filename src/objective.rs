@@ -27,6 +27,7 @@ const CENTER_WEIGHT: f64 = 0.003;
 /// | `cosface:s=30,m=0.2+center:lambda=0.1` | any loss that classifies may stand before the sign |
 /// | `arcface:s=32,m=0.2+subcenters:k=3` | three [sub-centers](Composed::with_sub_centers) for each class |
 /// | `softmax+smoothing:epsilon=0.1`, `cosface+focal:gamma=2` | smoothed labels, focal modulation: see [`Composed`] |
+/// | `arcface+intertopk:k=5,m=0.06`, `cosface+intertopk:k=5,m=0.06,cosine` | an [inter-topk penalty](crate::InterTopK), angular or in the cosine |
 /// | `softmax+priors:log=-0.1/-2.3` | class priors τ ln π, one for each class |
 ///
 /// The center loss alone is refused, because it is least when all features are equal. The centers are the caller's:
@@ -203,6 +204,7 @@ impl FromStr for Objective {
                 Term::Smoothing(epsilon) => composed.with_label_smoothing(epsilon)?,
                 Term::Focal(gamma) => composed.with_focal(gamma)?,
                 Term::LogPriors(log_priors) => composed.with_log_priors(log_priors)?,
+                Term::InterTopK(penalty) => composed.with_inter_topk(penalty)?,
                 Term::Center(given) => {
                     lambda = Some(given.unwrap_or(CENTER_WEIGHT));
                     composed

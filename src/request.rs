@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use crate::check;
 use crate::error::{Argument, Error};
 use crate::evaluation::{ClassBlock, Evaluation, Forward, Reading};
+use crate::inter_topk::InterTopK;
 use crate::scores::Scores;
 use crate::targets::Targets;
 
@@ -36,6 +37,7 @@ pub(crate) struct Composition<'a> {
     pub(crate) focal: f64,
     /// τ ln π, one for each class; empty for none.
     pub(crate) log_priors: &'a [f64],
+    pub(crate) inter_topk: Option<InterTopK>,
 }
 
 impl Composition<'_> {
@@ -45,6 +47,7 @@ impl Composition<'_> {
         smoothing: 0.0,
         focal: 0.0,
         log_priors: &[],
+        inter_topk: None,
     };
 
     /// Refuses what is no loss together, whatever it is composed with.
@@ -55,6 +58,8 @@ impl Composition<'_> {
             "sub-centers"
         } else if self.focal != 0.0 {
             "focal modulation"
+        } else if self.inter_topk.is_some() {
+            "an inter-topk penalty"
         } else {
             return Ok(());
         };

@@ -1,6 +1,6 @@
 //! Which class a feature belongs to.
 
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
 
 use crate::error::Error;
 
@@ -59,48 +59,47 @@ impl<A: num_traits::Float> Scores<'_, A> {
         match self {
             Self::All(out) => *out = scores,
             Self::Top(k, out) => {
-                let best = |row: ArrayView1<'_, A>| {
-                    let mut best = Best::of(k);
+                let mut found = vec![none_found(); scores.nrows() * k];
+                for (row, found) in scores.outer_iter().zip(found.chunks_exact_mut(k)) {
+                    let mut best = Best::over(found);
                     for (class, &score) in row.iter().enumerate() {
                         best.offer(score, class);
                     }
-                    best
-                };
-                *out = TopClasses::from_rows(k, scores.outer_iter().map(best));
+                }
+                *out = TopClasses::from_rows(k, &found);
             }
         }
     }
 }
 
-/// The best classes of one row among those seen so far, which come in ascending order.
-#[derive(Clone, Debug)]
-pub(crate) struct Best<A> {
-    k: usize,
-    /// In descending order of the scores; equals in the order of the classes.
-    found: Vec<(A, usize)>,
+/// In the place of a class that has not been found.
+pub(crate) fn none_found<A: num_traits::Float>() -> (A, usize) {
+    (A::neg_infinity(), usize::MAX)
 }
 
-impl<A: num_traits::Float> Best<A> {
-    pub(crate) fn of(k: usize) -> Self {
-        Self {
-            k,
-            found: Vec::new(),
-        }
+/// The best classes of one row among those seen so far, which come in ascending order.
+#[derive(Debug)]
+pub(crate) struct Best<'a, A> {
+    /// As many as are looked for, in descending order of the scores; equals in the order of the classes.
+    found: &'a mut [(A, usize)],
+}
+
+impl<'a, A: num_traits::Float> Best<'a, A> {
+    /// Goes on with what has been found, [`none_found`] to begin with.
+    pub(crate) fn over(found: &'a mut [(A, usize)]) -> Self {
+        Self { found }
     }
 
     /// What a score must exceed to count.
-    pub(crate) fn threshold(&self) -> A {
-        match self.found.last() {
-            Some(&(least, _)) if self.found.len() == self.k => least,
-            _ => A::neg_infinity(),
-        }
+    fn threshold(&self) -> A {
+        self.found.last().map_or(A::infinity(), |&(least, _)| least)
     }
 
     pub(crate) fn offer(&mut self, score: A, class: usize) {
         if score > self.threshold() {
-            self.found.truncate(self.k - 1);
             let place = self.found.partition_point(|&(other, _)| other >= score);
-            self.found.insert(place, (score, class));
+            self.found[place..].rotate_right(1);
+            self.found[place] = (score, class);
         }
     }
 
@@ -123,8 +122,8 @@ impl<A: num_traits::Float> Best<A> {
     }
 
     /// Takes in what was found among later classes.
-    pub(crate) fn join(&mut self, later: &Self) {
-        for &(score, class) in &later.found {
+    pub(crate) fn join(&mut self, later: &[(A, usize)]) {
+        for &(score, class) in later {
             self.offer(score, class);
         }
     }
@@ -132,8 +131,7 @@ impl<A: num_traits::Float> Best<A> {
 
 impl<A: num_traits::Float> TopClasses<A> {
     /// From k classes for each row.
-    pub(crate) fn from_rows(k: usize, rows: impl Iterator<Item = Best<A>>) -> Self {
-        let found: Vec<_> = rows.flat_map(|row| row.found).collect();
+    pub(crate) fn from_rows(k: usize, found: &[(A, usize)]) -> Self {
         let shape = (found.len() / k, k);
         let at = |(row, rank): (usize, usize)| row * k + rank;
         Self {

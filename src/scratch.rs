@@ -16,6 +16,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) doubles: Vec<f64>,
     /// What each segment of classes leaves behind of each row.
     pub(crate) row_sums: Vec<RowSum<A>>,
+    /// The nearest classes of each row in each segment of classes.
+    pub(crate) nearest: Vec<(A, usize)>,
     /// One flag for each block of classes.
     pub(crate) flags: Vec<bool>,
 }
@@ -67,6 +69,7 @@ impl<A> Scratch<A> {
             elements: Vec::new(),
             doubles: Vec::new(),
             row_sums: Vec::new(),
+            nearest: Vec::new(),
             flags: Vec::new(),
         }
     }
@@ -76,13 +79,17 @@ impl<A> Scratch<A> {
     }
 
     /// Drops what is held, unless it stays within the limit when the buffers grow to these lengths.
-    pub(crate) fn make_room(&mut self, [elements, doubles, row_sums, flags]: [usize; 4]) {
+    pub(crate) fn make_room(&mut self, [elements, doubles, row_sums, nearest, flags]: [usize; 5]) {
         let grown = [
             (self.elements.capacity().max(elements), size_of::<A>()),
             (self.doubles.capacity().max(doubles), size_of::<f64>()),
             (
                 self.row_sums.capacity().max(row_sums),
                 size_of::<RowSum<A>>(),
+            ),
+            (
+                self.nearest.capacity().max(nearest),
+                size_of::<(A, usize)>(),
             ),
             (self.flags.capacity().max(flags), 1),
         ];
@@ -99,6 +106,7 @@ impl<A> Scratch<A> {
         self.elements.capacity() * size_of::<A>()
             + self.doubles.capacity() * size_of::<f64>()
             + self.row_sums.capacity() * size_of::<RowSum<A>>()
+            + self.nearest.capacity() * size_of::<(A, usize)>()
             + self.flags.capacity()
     }
 }

@@ -18,10 +18,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::schedule::{LambdaAnnealing, MarginWarmUp};
 use crate::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet, CenterLoss,
-    CombinedMargin, Composed, CosFace, CurricularFace, MagFace, Margin, MarginSoftmax,
-    ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, SoftmaxLoss, SphereFace2, TurnedAngle,
-    UniFace, VaryingMargin,
+    ASoftmax, AdaFace, AdaptiveFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet,
+    CenterLoss, CombinedMargin, Composed, CosFace, CurricularFace, InterTopK, MagFace, Margin,
+    MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, SoftmaxLoss,
+    SphereFace2, TurnedAngle, UniFace, VaryingMargin,
 };
 
 /// The fields of a mirror, where each comes from, and what the constructor makes of them.
@@ -177,10 +177,13 @@ mirror!(
         #[serde(default)]
         bias: f64 = SphereFace2::bias,
         #[serde(default)]
+        arc: bool = SphereFace2::is_arc,
+        #[serde(default)]
         undivided: bool = SphereFace2::is_undivided,
     },
     |given| {
-        let loss = SphereFace2::new(given.scale, given.margin)?
+        let new = if given.arc { SphereFace2::arc } else { SphereFace2::new };
+        let loss = new(given.scale, given.margin)?
             .with_power(given.power)?
             .with_lambda(given.lambda)?
             .with_bias(given.bias)?;
@@ -203,6 +206,14 @@ mirror!(
             _ => loss.with_class_biases(given.biases),
         }
     }
+);
+mirror!(
+    AdaptiveFace as "AdaptiveFace" {
+        scale: f64 = AdaptiveFace::scale,
+        margins: Vec<f64> = |loss| loss.margins().to_vec(),
+        lambda: f64 = AdaptiveFace::lambda,
+    },
+    |given| AdaptiveFace::new(given.scale, given.margins)?.with_lambda(given.lambda)
 );
 mirror!(
     AdaFace as "AdaFace" {
@@ -432,6 +443,23 @@ where
     }
 }
 
+mirror!(
+    InterTopK as "InterTopK" {
+        k: usize = InterTopK::k,
+        margin: f64 = InterTopK::margin,
+        #[serde(default)]
+        cosine: bool = |penalty| !penalty.is_angular(),
+    },
+    |given| {
+        let new = if given.cosine {
+            InterTopK::cosine
+        } else {
+            InterTopK::angular
+        };
+        new(given.k, given.margin)
+    }
+);
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Objective", expecting = "Objective", deny_unknown_fields)]
 struct ObjectiveMirror {
@@ -446,6 +474,8 @@ struct ObjectiveMirror {
     focal: f64,
     #[serde(default)]
     log_priors: Vec<f64>,
+    #[serde(default)]
+    inter_topk: Option<InterTopK>,
 }
 
 impl ObjectiveMirror {
@@ -455,6 +485,10 @@ impl ObjectiveMirror {
             .with_label_smoothing(self.label_smoothing)?
             .with_focal(self.focal)?
             .with_log_priors(self.log_priors)?;
+        let classifier = match self.inter_topk {
+            None => classifier,
+            Some(penalty) => classifier.with_inter_topk(penalty)?,
+        };
         let objective = Objective::new(classifier)?;
         match self.lambda {
             None => Ok(objective),
@@ -472,6 +506,7 @@ impl Serialize for Objective {
             label_smoothing: self.classifier().label_smoothing(),
             focal: self.classifier().focal(),
             log_priors: self.classifier().log_priors().to_vec(),
+            inter_topk: self.classifier().inter_topk().copied(),
         };
         mirror.serialize(to)
     }

@@ -2,30 +2,39 @@
 
 use core::fmt;
 
+use crate::arc_face::{ArcFace, PastPi};
 use crate::driver::{Head, Layer, Learns, Link};
 use crate::error::{self, Error, parameter};
 use crate::float::{Float, sealed::TOKEN};
 use crate::loss::MarginLoss;
-use crate::margin::{Margin, Negatives, Target, TargetLogit};
+use crate::margin::{Angle, Margin, Negatives, Target, TargetLogit};
 use crate::request::Request;
 
 /// SphereFace2: C binary classifications, one class against the rest each, in the place of one softmax.
 ///
-/// Classes do not compete, so no class weight waits for another, and labels that are wrong do less harm. This is type C of the
-/// paper, with the margin in the cosine.
+/// Classes do not compete, so no class weight waits for another, and labels that are wrong do less harm. Type C of the paper has
+/// the margin in the cosine ([`new`](Self::new)), type A in the angle ([`arc`](Self::arc)).
 ///
 /// ```text
-/// g(c) = 2 ((c + 1)/2)^t − 1        z_y = s (g(cosθ_y) − m) + b        z_j = s (g(cosθ_j) + m) + b for j ≠ y
+/// g(c) = 2 ((c + 1)/2)^t − 1
+/// type C: z_y = s (g(cosθ_y) − m) + b        z_j = s (g(cosθ_j) + m) + b for j ≠ y
+/// type A: z_y = s g(cos(θ_y + m)) + b        z_j = s g(cos(θ_j − m)) + b for j ≠ y
 /// ℓ = λ/s · ln(1 + exp(−z_y)) + (1 − λ)/s · Σ_{j≠y} ln(1 + exp z_j)
 /// ```
 /// ```math
 /// g(c) = 2 \left(\frac{c + 1}{2}\right)^t - 1, \qquad
-/// z_y = s\,(g(\cos\theta_y) - m) + b, \qquad
-/// z_j = s\,(g(\cos\theta_j) + m) + b \;\text{ for } j \ne y
+/// \begin{aligned}
+/// \text{C:}\quad & z_y = s\,(g(\cos\theta_y) - m) + b, & z_j = s\,(g(\cos\theta_j) + m) + b \\
+/// \text{A:}\quad & z_y = s\,g(\cos(\theta_y + m)) + b, & z_j = s\,g(\cos(\theta_j - m)) + b
+/// \end{aligned}
+/// \qquad j \ne y
 /// ```
 /// ```math
 /// \ell = \frac{\lambda}{s} \ln\bigl(1 + e^{-z_y}\bigr) + \frac{1 - \lambda}{s} \sum_{j \ne y} \ln\bigl(1 + e^{z_j}\bigr)
 /// ```
+///
+/// In type A a target past π − m has cosθ − (1 − cos m) in the place of the cosine, which goes on where cos(θ + m) ends and falls
+/// ([`PastPi::JoinedTail`]); g goes on as an odd function of c + 1. A class that is nearer than m counts as one at 0.
 ///
 /// b is learned. It begins at [`guide::sphere_face2_bias`](crate::guide::sphere_face2_bias), where the loss of random features
 /// is least; from 0 every class is pushed away from every row first.
@@ -49,13 +58,17 @@ use crate::request::Request;
 /// \Bigl((1 - \lambda) \sum_{j \ne y} \sigma(z_j) - \lambda\, \sigma(-z_y)\Bigr)
 /// ```
 ///
-/// and from there as for [`NormFace`](crate::NormFace). This is the gradient of the loss. The authors' code has 1 in the place
+/// and from there as for [`NormFace`](crate::NormFace). In type A, g' is at the turned angle, and a factor sin(θ ± m)/sinθ comes
+/// to it; the target's goes along the unit tangent, without 1/sinθ. This is the gradient of the loss. The authors' code has 1 in the place
 /// of g' on the way back, which is another direction.
 ///
 /// # Numerical notes
 ///
 /// The softplus is `max(z, 0) + ln(1 + exp(−|z|))`: it does not overflow. Sums over the classes are those of
-/// [the other losses](crate::_documentation::numerics).
+/// [the other losses](crate::_documentation::numerics). g and its slope have all their digits where cosθ is near −1.
+///
+/// In type A, cos(θ_j − m) is found from the cosine, as cosθ cos m + sinθ sin m, so it knows a class that lies opposite to a
+/// feature to half of its digits only. There sin(θ − m)/sinθ is held at its value where sinθ is the root of the rounding unit.
 ///
 /// # Errors
 ///
@@ -88,10 +101,11 @@ pub struct SphereFace2 {
     lambda: f64,
     bias: [f64; 1],
     divides: bool,
+    angular: bool,
 }
 
 impl SphereFace2 {
-    /// The scale s and the margin m; t, λ and b are 3, 0.7 and 0 unless they are given.
+    /// Type C: the scale s and the margin m in units of the cosine; t, λ and b are 3, 0.7 and 0 unless they are given.
     ///
     /// # Errors
     ///
@@ -100,10 +114,21 @@ impl SphereFace2 {
         Ok(Self {
             scale: error::scale(scale)?,
             margin: error::cosine_margin("margin", margin)?,
-            power: 3,
-            lambda: 0.7,
-            bias: [0.0],
-            divides: true,
+            ..Self::default()
+        })
+    }
+
+    /// Type A: the scale s and the margin m in radians; the others likewise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] unless s ∈ [10⁻⁶, 10⁶] and m ∈ [0, π).
+    pub fn arc(scale: f64, margin: f64) -> Result<Self, Error> {
+        Ok(Self {
+            scale: error::scale(scale)?,
+            margin: error::angular_margin("margin", margin)?,
+            angular: true,
+            ..Self::default()
         })
     }
 
@@ -154,7 +179,7 @@ impl SphereFace2 {
         self.scale
     }
 
-    /// m.
+    /// m, in radians for type A.
     #[must_use]
     pub fn margin(&self) -> f64 {
         self.margin
@@ -176,6 +201,12 @@ impl SphereFace2 {
     #[must_use]
     pub fn bias(&self) -> f64 {
         self.bias[0]
+    }
+
+    /// Whether it is type A, with the margin in the angle.
+    #[must_use]
+    pub fn is_arc(&self) -> bool {
+        self.angular
     }
 
     /// Whether the loss is without the factor 1/s.
@@ -215,9 +246,19 @@ impl SphereFace2 {
         self.set_bias(bias)
     }
 
-    /// g.
-    fn similarity(&self, cosine: f64) -> f64 {
-        2.0 * f64::midpoint(cosine, 1.0).powi(self.power as i32) - 1.0
+    /// g and its slope.
+    fn similarity(&self, cosine: f64) -> [f64; 2] {
+        let (t, half) = (self.power as i32, f64::midpoint(cosine, 1.0));
+        let power = half.abs().powi(t).copysign(half);
+        let slope = f64::from(t) * half.abs().powi(t - 1);
+        [2.0 * power - 1.0, slope]
+    }
+
+    /// z_y/s and z_j/s without b, where all classes are at right angles.
+    pub(crate) fn at_right_angles(&self) -> [f64; 2] {
+        let target = Target::from(Angle::from_radians(core::f64::consts::FRAC_PI_2));
+        let others = self.negatives(&target).of(0.0);
+        [self.target_logit(&target).value(), others]
     }
 }
 
@@ -231,27 +272,36 @@ impl Default for SphereFace2 {
             lambda: 0.7,
             bias: [0.0],
             divides: true,
+            angular: false,
         }
     }
 }
 
 impl Margin for SphereFace2 {
     fn target_logit(&self, target: &Target) -> TargetLogit {
-        let (t, half) = (self.power as i32, f64::midpoint(target.cos(), 1.0));
-        let slope = f64::from(t) * half.powi(t - 1);
-        let value = self.similarity(target.cos()) - self.margin;
-        TargetLogit::from_cosine_slope(value, slope, target.angle())
+        if self.angular {
+            let turned = ArcFace::of(self.scale, self.margin, PastPi::JoinedTail);
+            let turned = turned.target_logit(target);
+            let [value, slope] = self.similarity(turned.value());
+            return TargetLogit::from_angle_slope(value, slope * turned.angle_slope());
+        }
+        let [value, slope] = self.similarity(target.cos());
+        TargetLogit::from_cosine_slope(value - self.margin, slope, target.angle())
     }
 
-    /// g(c) + m, which is a polynomial.
+    /// g(c) + m, or g of the turned angle: g is a polynomial.
     fn negatives(&self, _: &Target) -> Negatives {
-        let m = self.margin;
-        let polynomial = match self.power {
-            1 => [m, 1.0, 0.0, 0.0],
-            2 => [m - 0.5, 1.0, 0.5, 0.0],
-            _ => [m - 0.75, 0.75, 0.75, 0.25],
+        let (added, turn) = if self.angular {
+            (0.0, self.margin)
+        } else {
+            (self.margin, 0.0)
         };
-        Negatives::above(f64::NEG_INFINITY, polynomial)
+        let g = match self.power {
+            1 => Negatives::above(f64::NEG_INFINITY, [added, 1.0, 0.0, 0.0]),
+            2 => Negatives::of_one_more([added - 1.0, 0.0, 0.5, 0.0]),
+            _ => Negatives::of_one_more([added - 1.0, 0.0, 0.0, 0.25]),
+        };
+        g.turned(turn)
     }
 
     fn own_scale(&self) -> Option<f64> {

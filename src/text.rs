@@ -8,6 +8,7 @@ use core::str::FromStr;
 
 use crate::a_softmax::ASoftmax;
 use crate::ada_face::{AdaFace, TurnedAngle};
+use crate::adaptive_face::AdaptiveFace;
 use crate::am_softmax::AmSoftmax;
 use crate::arc_face::{ArcFace, PastPi};
 use crate::center::CenterLoss;
@@ -15,6 +16,7 @@ use crate::combined::CombinedMargin;
 use crate::cos_face::CosFace;
 use crate::curricular_face::CurricularFace;
 use crate::error::Error;
+use crate::inter_topk::InterTopK;
 use crate::mag_face::MagFace;
 use crate::modified_softmax::ModifiedSoftmax;
 use crate::mv_softmax::MvSoftmax;
@@ -169,6 +171,16 @@ impl<'t> Given<'t> {
         })
     }
 
+    /// One margin for each class.
+    fn class_margins(&self, loss: &'static str) -> Result<Vec<f64>, Error> {
+        let rule = "be one margin for each class, as in 0.1/0.2/0.3";
+        self.numbers("m", rule)?.ok_or(Error::MissingParameter {
+            loss,
+            name: "m",
+            example: "m=0.1/0.2/0.3, one margin for each class",
+        })
+    }
+
     /// `name` on its own, or `name=true`.
     fn flag(&self, name: &'static str) -> Result<bool, Error> {
         match self.get(name) {
@@ -249,6 +261,16 @@ impl fmt::Display for Numbers<'_> {
     }
 }
 
+/// The margins of the classes. The sign tells a list of one from a margin for all.
+struct ClassMargins<'a>(&'a [f64]);
+
+impl fmt::Display for ClassMargins<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Numbers(self.0).fmt(f)?;
+        f.write_str(if self.0.len() == 1 { "/" } else { "" })
+    }
+}
+
 /// Whether a user who wrote `word` meant `name`.
 pub(crate) fn means(word: &str, name: &str) -> bool {
     let long = match name {
@@ -291,6 +313,7 @@ pub(crate) fn write_composition(
         smoothing,
         focal,
         log_priors,
+        inter_topk,
     } = *composition;
     let mut term =
         |name: &str, key: &str, value: &dyn fmt::Display| write!(f, "+{name}:{key}={value}");
@@ -306,6 +329,15 @@ pub(crate) fn write_composition(
     if !log_priors.is_empty() {
         term(PRIORS, "log", &Numbers(log_priors))?;
     }
+    if let Some(penalty) = inter_topk {
+        write!(f, "+{INTER_TOPK}")?;
+        let mut to = Writer::new(f);
+        to.parameter("k", penalty.k())?;
+        to.number("m", penalty.margin())?;
+        if !penalty.is_angular() {
+            to.flag("cosine")?;
+        }
+    }
     Ok(())
 }
 
@@ -313,7 +345,15 @@ const SUB_CENTERS: &str = "subcenters";
 const SMOOTHING: &str = "smoothing";
 const FOCAL: &str = "focal";
 const PRIORS: &str = "priors";
-const TERMS: &[&str] = &[SUB_CENTERS, SMOOTHING, FOCAL, PRIORS, CenterLoss::NAME];
+const INTER_TOPK: &str = "intertopk";
+const TERMS: &[&str] = &[
+    SUB_CENTERS,
+    SMOOTHING,
+    FOCAL,
+    PRIORS,
+    INTER_TOPK,
+    CenterLoss::NAME,
+];
 
 /// A term that is added to a loss.
 pub(crate) enum Term {
@@ -321,6 +361,7 @@ pub(crate) enum Term {
     Smoothing(f64),
     Focal(f64),
     LogPriors(Vec<f64>),
+    InterTopK(InterTopK),
     /// λ, if it is given.
     Center(Option<f64>),
 }
@@ -359,6 +400,18 @@ impl Term {
                 Ok(Self::LogPriors(log.ok_or_else(|| {
                     missing(PRIORS, "log", "priors:log=-0.7/-2.3")
                 })?))
+            }
+            Some(INTER_TOPK) => {
+                given.check(INTER_TOPK, &["k", "m", "cosine"])?;
+                let paper = InterTopK::default();
+                let k = given.parsed("k", "be a whole number")?.unwrap_or(paper.k());
+                let margin = given.number("m")?.unwrap_or(paper.margin());
+                let new = if given.flag("cosine")? {
+                    InterTopK::cosine
+                } else {
+                    InterTopK::angular
+                };
+                Ok(Self::InterTopK(new(k, margin)?))
             }
             Some(_) => {
                 given.check(CenterLoss::NAME, &["lambda"])?;
@@ -429,6 +482,7 @@ as_text!(
     SphereFace2,
     UniFace,
     AdaFace,
+    AdaptiveFace,
     MagFace,
     MvSoftmax,
     CurricularFace,
@@ -662,14 +716,19 @@ impl Named for MvSoftmax {
 
 impl Named for SphereFace2 {
     const NAME: &'static str = "sphereface2";
-    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "lambda", "b", "undivided"];
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "t", "lambda", "b", "arc", "undivided"];
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
         let paper = Self::default();
         let scale = given.number("s")?.unwrap_or(paper.scale());
         let margin = given.number("m")?.unwrap_or(paper.margin());
         let power = given.parsed("t", "be a whole number")?;
-        let loss = Self::new(scale, margin)?
+        let new = if given.flag("arc")? {
+            Self::arc
+        } else {
+            Self::new
+        };
+        let loss = new(scale, margin)?
             .with_power(power.unwrap_or(paper.power()))?
             .with_lambda(given.number("lambda")?.unwrap_or(paper.lambda()))?
             .with_bias(given.number("b")?.unwrap_or(paper.bias()))?;
@@ -686,6 +745,9 @@ impl Named for SphereFace2 {
         to.parameter("t", self.power())?;
         to.number("lambda", self.lambda())?;
         to.number("b", self.bias())?;
+        if self.is_arc() {
+            to.flag("arc")?;
+        }
         if self.is_undivided() {
             to.flag("undivided")?;
         }
@@ -759,21 +821,14 @@ impl<L: OneMargin + Named> Named for VaryingMargin<L> {
     }
 
     fn read(given: &Given<'_>) -> Result<Self, Error> {
-        let rule = "be one margin for each class, as in 0.1/0.2/0.3";
-        let margins = given.numbers("m", rule)?.ok_or(Error::MissingParameter {
-            loss: Self::WRITTEN,
-            name: "m",
-            example: "m=0.1/0.2/0.3, one margin for each class",
-        })?;
+        let margins = given.class_margins(Self::WRITTEN)?;
         Self::new(L::read(&given.without("m"))?, margins, false)
     }
 
     fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         let margins = match self.margins() {
             margins if self.is_by_row() => format!("({} by row)", margins.len()),
-            // The sign tells a list of one from a margin for all.
-            [margin] => format!("{}/", Number(*margin)),
-            margins => Numbers(margins).to_string(),
+            margins => ClassMargins(margins).to_string(),
         };
         self.loss().write(&mut Writer {
             to: to.to,
@@ -851,6 +906,25 @@ impl Named for AdaFace {
             to.number("deviation", self.deviation())?;
         }
         Ok(())
+    }
+}
+
+impl Named for AdaptiveFace {
+    const NAME: &'static str = "adaptiveface";
+    const PARAMETERS: &'static [&'static str] = &["s", "m", "lambda"];
+
+    fn read(given: &Given<'_>) -> Result<Self, Error> {
+        // The paper's.
+        let scale = given.number("s")?.unwrap_or(30.0);
+        let loss = Self::new(scale, given.class_margins(Self::NAME)?)?;
+        let lambda = given.number("lambda")?.unwrap_or(loss.lambda());
+        loss.with_lambda(lambda)
+    }
+
+    fn write(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
+        to.number("s", self.scale())?;
+        to.parameter("m", ClassMargins(self.margins()))?;
+        to.number("lambda", self.lambda())
     }
 }
 

@@ -132,11 +132,12 @@ impl<L: OneMargin> VaryingMargin<L> {
     /// Refuses another number of classes, or rows, than margins.
     fn check<A: Float>(&self, request: &Request<'_, A>) -> Result<(), Error> {
         // What is wrong with the shapes themselves comes first.
-        let _labels = request.checked_labels()?;
+        let group = request.composition.sub_centers;
+        let _labels = request.labels(Argument::ClassWeights, group)?;
         let expected = if self.by_row {
             request.targets.labels().batch()
         } else {
-            request.weights().nrows()
+            request.classes()
         };
         check::row_count(argument(self.by_row), expected, self.margins.len())
     }

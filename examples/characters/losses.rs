@@ -12,7 +12,7 @@ pub(crate) const SCALE: f64 = 24.0;
 
 /// The losses of the table, unless others are named: of 2016 to 2018, with a target that is changed by its feature, with negatives
 /// that are changed, of every class against the rest, and composed. A line more is a loss more.
-const TABLE: [&str; 23] = [
+const TABLE: [&str; 27] = [
     "softmax",
     "softmax+center",
     "modified-softmax",
@@ -24,6 +24,7 @@ const TABLE: [&str; 23] = [
     "cosface",
     "arcface",
     "combined:m2=0.3,m3=0.2",
+    "adaptiveface:m=random",
     "adaface",
     "magface",
     "magface:l_a=3.5,u_a=39",
@@ -32,9 +33,12 @@ const TABLE: [&str; 23] = [
     "mv-softmax:m=0.5,arc,easy",
     "sphereface2",
     "sphereface2:undivided",
+    "sphereface2:arc,undivided",
     "uniface",
     "cosface+subcenters:k=3",
     "arcface+subcenters:k=3",
+    "arcface+intertopk:k=5,m=0.06",
+    "arcface+subcenters:k=3+intertopk:k=5,m=0.06",
     "normface+smoothing:epsilon=0.1",
 ];
 
@@ -53,7 +57,7 @@ const LDAM: f64 = 0.5;
 const DYNAMIC: [f64; 3] = [0.5, 0.05, 0.25];
 
 /// A loss, as the line that names it. Its margin may be the word `ldam` or `dynamic`, and its class priors the word `counts`: they
-/// come from the number of images of each class.
+/// come from the number of images of each class. AdaptiveFace's margins may begin as the word `random` has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Choice(String);
 
@@ -91,6 +95,7 @@ impl Choice {
 
         let line = filled(&self.0, "m=", "ldam", || margins::ldam(counts, LDAM))?;
         let line = filled(&line, "m=", "dynamic", dynamic)?;
+        let line = filled(&line, "m=", "random", || margins::adaptive(counts.len(), 1))?;
         let log_priors = || Ok(counts.iter().map(log_prior).collect());
         filled(&line, "log=", "counts", log_priors)?.parse()
     }

@@ -25,7 +25,8 @@
 //! * The margins are those of the papers. They grow from nothing over the first 40 % of the steps. A-Softmax is annealed instead.
 //! * MagFace is there twice: with the paper's norms, 10 to 110, and with those divided by √8, because they were meant for 512
 //!   dimensions, and embeddings of 64 are shorter by that factor.
-//! * SphereFace2 and UniFace begin with the bias of the guide, and learn it.
+//! * SphereFace2 and UniFace begin with the bias of the guide, and learn it. AdaptiveFace's margins begin between 0.3 and 0.4
+//!   (`m=random`), and are learned, not warmed up.
 //! * AM-Softmax is CosFace at this scale, and is left out.
 //!
 //! # Wrong labels and a long tail

@@ -169,6 +169,12 @@ impl Criterion {
             *velocity = MOMENTUM * *velocity + f64::from(gradient);
             *value -= rate * *velocity;
         }
+        if matches!(self.objective.classifier().loss(), AnyLoss::AdaptiveFace(_)) {
+            // Margins, which are refused outside of their range.
+            for margin in &mut learnables {
+                *margin = margin.clamp(0.0, 1.0);
+            }
+        }
         self.objective.set_learnables(&learnables)?;
         self.objective.set_statistics(evaluation.statistics())
     }

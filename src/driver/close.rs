@@ -4,6 +4,7 @@ use crate::numerics::Element;
 use crate::numerics::binary_exponent;
 use crate::scratch::RowSum;
 
+use super::nearest::Near;
 use super::target::RowTarget;
 use super::{Head, Layer, Link};
 
@@ -22,7 +23,7 @@ pub(super) struct Closed {
     pub(super) largest_other: f64,
     /// 2^this bounds what the other classes add to ∂ℓ/∂(scaled feature).
     pub(super) exponent: i32,
-    /// Σ_{j≠y} p_j z_j without the constants, where a margin changes negatives.
+    /// Σ_{j≠y} p_j z_j without the constants, over the negatives whose logits are changed.
     pub(super) mean: f64,
     /// `weight · exp(shift − log_sum)` makes ∂ℓ/∂z of what is kept of an entry. For the softmax that is exp(z − shift), and the
     /// weight is 1. For the other links it is the derivative but for its weight, and shift and log-sum are 0.
@@ -72,11 +73,13 @@ fn weighed(weight: f64, term: f64) -> f64 {
 }
 
 impl Closed {
-    /// From the segments of one row, in their order, and a bound of what smoothed labels add to its gradient.
+    /// From the segments of one row, in their order, its nearest negatives if their logits are changed, and a bound of what
+    /// smoothed labels add to its gradient.
     pub(super) fn new<A: Element>(
         head: &Head<'_>,
         segments: impl Iterator<Item = RowSum<A>> + Clone,
         target: &RowTarget<A>,
+        nearest: &[Near],
         uniform: f64,
     ) -> Self {
         let own: f64 = segments.clone().map(|sum| sum.target.widen()).sum();
@@ -88,7 +91,7 @@ impl Closed {
                     Layer::Cosine { .. } => target.logit,
                     Layer::Linear | Layer::UnitWeights => target.logit + (own - target.plain_logit),
                 };
-                Self::softmax(segments.clone(), logit)
+                Self::softmax(segments.clone(), nearest, logit)
             }
             Link::Logistic { positive, negative } => {
                 Self::logistic(segments.clone(), target, positive, negative)
@@ -110,6 +113,11 @@ impl Closed {
             bound += share * sum.length * target.negative_slope;
             row.mean += share * sum.mean;
         }
+        for near in nearest {
+            let share = row.share(near.logit());
+            bound += share * near.steepness;
+            row.mean += share * near.value;
+        }
         row.exponent = if bound > 0.0 {
             (1 + binary_exponent(bound.min(f64::MAX))).min(LARGEST_EXPONENT)
         } else {
@@ -118,21 +126,29 @@ impl Closed {
         row
     }
 
-    fn softmax<A: Element>(segments: impl Iterator<Item = RowSum<A>> + Clone, target: f64) -> Self {
+    fn softmax<A: Element>(
+        segments: impl Iterator<Item = RowSum<A>> + Clone,
+        nearest: &[Near],
+        target: f64,
+    ) -> Self {
         let seen = segments.filter(|sum| sum.total > 0.0);
-        let shift = seen
-            .clone()
-            .fold(f64::NEG_INFINITY, |shift, sum| shift.max(sum.shift.widen()));
+        let shifts = seen.clone().map(|sum| sum.shift.widen());
+        let shift = shifts
+            .chain(nearest.iter().map(Near::logit))
+            .fold(f64::NEG_INFINITY, f64::max);
         if shift == f64::NEG_INFINITY {
             // No class but the target: it is certain, and no other has a share.
             return Self::of(0.0, 0.0, 1.0, [0.0, f64::INFINITY]);
         }
-        let others: f64 = seen
+        let plain: f64 = seen
             .map(|sum| match sum.shift.widen() {
                 own if own == shift => sum.total,
                 own => sum.total * (own - shift).exp(),
             })
             .sum();
+        let others = nearest
+            .iter()
+            .fold(plain, |sum, near| sum + near.growth(shift));
         // With D = ln Σ_{j≠y} exp z_j − z_y: ℓ = softplus(D) and 1 − p_y = logistic(D), without cancellation in either.
         let gap = others.ln() + (shift - target);
         let (loss, pull) = softplus(gap);

@@ -22,11 +22,64 @@ const SOFTMAX: u8 = 0;
 const LOGISTIC: u8 = 1;
 const HINGE: u8 = 2;
 
-/// Logits above a threshold become a polynomial of themselves.
+/// What becomes of a row's logits: nothing, a polynomial, or a polynomial of turned angles.
+const PLAIN: u8 = 0;
+const CHANGED: u8 = 1;
+const TURNED: u8 = 2;
+
+/// Logits above a threshold become a polynomial of themselves, less a center, or of what turning their angles makes of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Changed<A> {
     pub(super) above: A,
+    pub(super) turn: Turn<A>,
+    pub(super) center: A,
     pub(super) polynomial: [A; 4],
+}
+
+/// z = s cosθ becomes s cos(θ − m), and s where θ < m. Nothing is turned if sin m is 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Turn<A> {
+    /// s.
+    pub(super) scale: A,
+    pub(super) cos: A,
+    pub(super) sin: A,
+}
+
+impl<A: Element> Turn<A> {
+    #[inline(always)]
+    fn nothing() -> Self {
+        Self {
+            scale: A::zero(),
+            cos: A::one(),
+            sin: A::zero(),
+        }
+    }
+
+    #[inline(always)]
+    fn turns(self) -> bool {
+        self.sin != A::zero()
+    }
+
+    /// What becomes of a logit, and the slope there, cos m − cotθ sin m. Next to θ = π, where it grows without end, it is that at
+    /// sinθ = √ε.
+    #[inline(always)]
+    fn of(self, z: A) -> (A, A) {
+        let square = larger((self.scale - z) * (self.scale + z), A::zero());
+        let least = self.scale * self.scale * A::epsilon();
+        let (root, divisor) = (square.sqrt(), larger(square, least).sqrt());
+        let value = self.sin.mul_add(root, self.cos * z);
+        let slope = self.cos - self.sin * z / divisor;
+        if z > self.scale * self.cos {
+            (self.scale, A::zero())
+        } else {
+            (value, slope)
+        }
+    }
+
+    /// The most that the slope can be.
+    pub(super) fn steepest(self) -> f64 {
+        self.cos.widen().abs() + self.sin.widen() / A::epsilon().widen().sqrt()
+    }
 }
 
 impl<A: Element> Changed<A> {
@@ -35,19 +88,27 @@ impl<A: Element> Changed<A> {
     fn nothing() -> Self {
         Self {
             above: A::infinity(),
+            turn: Turn::nothing(),
+            center: A::zero(),
             polynomial: [A::zero(); 4],
         }
     }
 
     /// What becomes of a logit, and the slope there.
     #[inline(always)]
-    fn of(self, z: A) -> (A, A) {
+    fn of<const TURNS: bool>(self, z: A) -> (A, A) {
         let [a, b, c, d] = self.polynomial;
-        let value = d.mul_add(z, c).mul_add(z, b).mul_add(z, a);
+        let (turned, turning) = if TURNS {
+            self.turn.of(z)
+        } else {
+            (z, A::one())
+        };
+        let u = turned - self.center;
+        let value = d.mul_add(u, c).mul_add(u, b).mul_add(u, a);
         let three_d = d + d + d;
-        let slope = three_d.mul_add(z, c + c).mul_add(z, b);
+        let slope = three_d.mul_add(u, c + c).mul_add(u, b);
         if z > self.above {
-            (value, slope)
+            (value, if TURNS { slope * turning } else { slope })
         } else {
             (z, A::one())
         }
@@ -138,18 +199,27 @@ impl<A: Element> Tile<'_, A> {
     #[inline(always)]
     fn measure(&self, row: usize, shift: A, out: &mut [A]) -> Measured<A> {
         let lengths = !self.block.lengths.is_empty();
-        match (self.link, self.changed(row)) {
-            (Link::Softmax, None) if lengths => self.pass::<SOFTMAX, true, false>(row, shift, out),
-            (Link::Softmax, None) => self.pass::<SOFTMAX, false, false>(row, shift, out),
-            (Link::Softmax, Some(_)) => self.pass::<SOFTMAX, false, true>(row, shift, out),
-            (Link::Logistic { .. }, None) => self.pass::<LOGISTIC, false, false>(row, shift, out),
-            (Link::Logistic { .. }, Some(_)) => self.pass::<LOGISTIC, false, true>(row, shift, out),
-            (Link::Hinge { .. }, _) => self.pass::<HINGE, false, true>(row, shift, out),
+        let changes = match self.changed(row) {
+            None => PLAIN,
+            Some(changed) if changed.turn.turns() => TURNED,
+            Some(_) => CHANGED,
+        };
+        match (self.link, changes) {
+            (Link::Softmax, PLAIN) if lengths => self.pass::<SOFTMAX, true, PLAIN>(row, shift, out),
+            (Link::Softmax, PLAIN) => self.pass::<SOFTMAX, false, PLAIN>(row, shift, out),
+            (Link::Softmax, CHANGED) => self.pass::<SOFTMAX, false, CHANGED>(row, shift, out),
+            (Link::Softmax, _) => self.pass::<SOFTMAX, false, TURNED>(row, shift, out),
+            (Link::Logistic { .. }, PLAIN) => self.pass::<LOGISTIC, false, PLAIN>(row, shift, out),
+            (Link::Logistic { .. }, CHANGED) => {
+                self.pass::<LOGISTIC, false, CHANGED>(row, shift, out)
+            }
+            (Link::Logistic { .. }, _) => self.pass::<LOGISTIC, false, TURNED>(row, shift, out),
+            (Link::Hinge { .. }, _) => self.pass::<HINGE, false, CHANGED>(row, shift, out),
         }
     }
 
     #[inline(always)]
-    fn pass<const LINK: u8, const LENGTHS: bool, const CHANGES: bool>(
+    fn pass<const LINK: u8, const LENGTHS: bool, const CHANGES: u8>(
         &self,
         row: usize,
         shift: A,
@@ -163,7 +233,7 @@ impl<A: Element> Tile<'_, A> {
     }
 
     #[inline(always)]
-    fn lanes<const LINK: u8, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
+    fn lanes<const LINK: u8, const LENGTHS: bool, const CHANGES: u8, const KEEP: bool>(
         &self,
         row: usize,
         shift: A,
@@ -244,7 +314,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
 
     /// Takes in N products, and returns what the backward pass multiplies.
     #[inline(always)]
-    fn step<const LINK: u8, const LENGTHS: bool, const CHANGES: bool, const KEEP: bool>(
+    fn step<const LINK: u8, const LENGTHS: bool, const CHANGES: u8, const KEEP: bool>(
         &mut self,
         products: &[A; N],
         (factors, constants, lengths): (&[A; N], &[A; N], &[A; N]),
@@ -252,11 +322,15 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         map: Changed<A>,
     ) -> [A; N] {
         let (mut z, mut slopes, mut values) = (*products, [A::one(); N], [A::zero(); N]);
-        if CHANGES {
+        if CHANGES >= CHANGED {
             for k in 0..N {
                 let plain = z[k] * factors[k];
                 self.largest[k] = larger(self.largest[k], plain + constants[k]);
-                (values[k], slopes[k]) = map.of(plain);
+                (values[k], slopes[k]) = if CHANGES == TURNED {
+                    map.of::<true>(plain)
+                } else {
+                    map.of::<false>(plain)
+                };
                 z[k] = values[k] + constants[k];
             }
         } else {
@@ -290,7 +364,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             if LENGTHS {
                 self.lengths[k] = terms[k].mul_add(lengths[k], self.lengths[k]);
             }
-            if CHANGES {
+            if CHANGES >= CHANGED {
                 // −∞ in the place of a target has no exponential, and 0 · ∞ is not 0.
                 let value = larger(values[k], A::min_value());
                 self.values[k] = terms[k].mul_add(value, self.values[k]);
@@ -298,7 +372,7 @@ impl<A: Element, const N: usize> Lanes<A, N> {
         }
         if KEEP {
             for k in 0..N {
-                if CHANGES {
+                if CHANGES >= CHANGED {
                     terms[k] *= slopes[k];
                 }
                 if !LENGTHS {
@@ -310,12 +384,12 @@ impl<A: Element, const N: usize> Lanes<A, N> {
     }
 
     #[inline(always)]
-    fn joined<const LINK: u8, const LENGTHS: bool, const CHANGES: bool>(self) -> Measured<A> {
+    fn joined<const LINK: u8, const LENGTHS: bool, const CHANGES: u8>(self) -> Measured<A> {
         let sum = |lanes: [A; N]| reduce(lanes.map(Element::widen), |a, b| a + b);
         let reached = reduce(self.reached, larger);
         Measured {
             total: sum(self.totals),
-            largest: if CHANGES {
+            largest: if CHANGES >= CHANGED {
                 reduce(self.largest, larger)
             } else {
                 reached
@@ -326,7 +400,11 @@ impl<A: Element, const N: usize> Lanes<A, N> {
             } else {
                 0.0
             },
-            values: if CHANGES { sum(self.values) } else { 0.0 },
+            values: if CHANGES >= CHANGED {
+                sum(self.values)
+            } else {
+                0.0
+            },
         }
     }
 }

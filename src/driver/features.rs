@@ -12,6 +12,7 @@ use crate::scratch::Pieces;
 
 use super::close::Closed;
 use super::entries::Changed;
+use super::nearest::AllNear;
 use super::plan::Plan;
 use super::target::{Pair, RowTarget};
 use super::weights::Weights;
@@ -22,6 +23,8 @@ use super::{Head, Layer, Learns, Link, Problem};
 pub(super) struct Batch<'a, A> {
     pub(super) head: &'a Head<'a>,
     pub(super) plan: Plan,
+    /// As the caller has them.
+    pub(super) features: ArrayView2<'a, A>,
     /// N×d: s x̂, or x.
     pub(super) scaled: &'a [A],
     /// ‖x‖, infinite or zero where that leaves the range of `f64`.
@@ -35,6 +38,8 @@ pub(super) struct Batch<'a, A> {
     by_column: Vec<usize>,
     /// What margins make of negatives, row by row; empty if all are plain.
     changed: Vec<Option<Changed<A>>>,
+    /// The negatives whose logits are changed because they are the nearest; none before all classes have been seen.
+    pub(super) nearest: AllNear,
     /// rᵢ/N or rᵢ.
     pub(super) coefficients: Vec<f64>,
     /// ∂z_y/∂x and ∂z_y/∂w_y, N×d each.
@@ -167,6 +172,7 @@ impl<'a, A: Element> Batch<'a, A> {
         let mut batch = Self {
             head: problem.head,
             plan: problem.plan,
+            features: problem.features,
             scaled,
             norms,
             longest_feature,
@@ -174,6 +180,7 @@ impl<'a, A: Element> Batch<'a, A> {
             target_error,
             by_column: (0..problem.plan.rows).collect(),
             changed: Vec::new(),
+            nearest: AllNear::default(),
             coefficients: problem.coefficients,
             by_feature,
             by_weight,
@@ -311,13 +318,13 @@ impl<'a, A: Element> Batch<'a, A> {
         cosine
     }
 
-    /// ∂L/∂s = Σ G_ij T_ij, from Σ_{j≠y} p_j cosθ_j of each row.
+    /// ∂L/∂s = Σ G_ij T_ij, from Σ_{j≠y} p_j cosθ_j of each row, over the negatives that are plain.
     pub(super) fn scale_gradient(&self, scale: f64, rows: &[Closed], cosines: &[f64]) -> f64 {
         (0..self.plan.rows)
             .map(|i| {
                 let target = &self.targets[i];
                 let others = match target.changed {
-                    None => cosines[i],
+                    None => cosines[i] + rows[i].mean / scale,
                     Some(_) => rows[i].mean / scale,
                 };
                 let psi = target.value / scale;
@@ -326,22 +333,55 @@ impl<'a, A: Element> Batch<'a, A> {
             .sum()
     }
 
-    /// Σ G_ij over all rows and classes, if that is what the loss learns.
-    pub(super) fn constant_gradient(&self, rows: &[Closed]) -> Result<Option<A>, Error> {
-        if self.head.learns != Learns::Constant {
-            return Ok(None);
+    /// The gradient of what the loss learns, as far as the rows alone make it.
+    pub(super) fn row_learnables(&self, rows: &[Closed]) -> Result<Option<Array1<A>>, Error> {
+        let pairs = self.coefficients.iter().zip(rows);
+        match self.head.learns {
+            Learns::Nothing | Learns::Scale | Learns::Constants => Ok(None),
+            Learns::Constant => {
+                // Σ G_ij over all rows and classes.
+                let sum = pairs
+                    .map(|(coefficient, row)| coefficient * (row.push - row.pull))
+                    .sum();
+                let gradient = A::narrow(sum);
+                if gradient.is_finite() {
+                    Ok(Some(Array1::from_elem(1, gradient)))
+                } else {
+                    Err(Error::BatchOverflow {
+                        quantity: "gradient",
+                    })
+                }
+            }
+            Learns::Margins { price } => self.margin_gradients(price, rows).map(Some),
         }
-        let rows = self.coefficients.iter().zip(rows);
-        let sum = rows
-            .map(|(coefficient, row)| coefficient * (row.push - row.pull))
-            .sum();
-        let gradient = A::narrow(sum);
-        if gradient.is_finite() {
-            Ok(Some(gradient))
-        } else {
-            Err(Error::BatchOverflow {
-                quantity: "gradient",
-            })
+    }
+
+    /// −s Σᵢ G_iy over the rows of each class, and its share of the price.
+    fn margin_gradients(&self, price: f64, rows: &[Closed]) -> Result<Array1<A>, Error> {
+        let (group, own) = (self.plan.group, self.plan.own_columns());
+        let scale = match self.head.layer {
+            Layer::Cosine { scale } => scale,
+            Layer::Linear | Layer::UnitWeights => 1.0,
+        };
+        let classes = (self.plan.columns / group) as f64;
+        let paid = price / classes * self.coefficients.iter().sum::<f64>();
+        let mut sums = vec![-paid; own.len() / group];
+        for ((coefficient, row), target) in self.coefficients.iter().zip(rows).zip(&self.targets) {
+            if own.contains(&target.column) {
+                sums[(target.column - own.start) / group] += coefficient * scale * row.pull;
+            }
+        }
+        let gradient: Array1<A> = sums.into_iter().map(A::narrow).collect();
+        match gradient.iter().position(|entry| !entry.is_finite()) {
+            None => Ok(gradient),
+            Some(class) => {
+                let argument = Argument::ClassMargins;
+                Err(Error::overflow(
+                    "gradient",
+                    argument,
+                    own.start / group + class,
+                ))
+            }
         }
     }
 
@@ -354,6 +394,7 @@ impl<'a, A: Element> Batch<'a, A> {
             margin,
             others: margin
                 && (head.smoothing, head.focal) == (0.0, 0.0)
+                && self.plan.nearest == 0
                 && !self.changes_negatives()
                 && self.targets.iter().all(|target| target.term == [0.0; 2]),
         }

@@ -161,6 +161,12 @@ impl<A: Element> WayBack<'_, '_, A> {
         let size = tile.len() * block.columns.len();
         let products = &mut lane.tile[..size];
         self.batch.products(tile, block, products, |_, _| ());
+        for (row, near) in self.batch.nearest.of_columns(&block.columns) {
+            if tile.contains(&row) {
+                let start = (row - tile.start) * block.columns.len();
+                products[start + near.column - block.columns.start] = A::neg_infinity();
+            }
+        }
         let tile = self.batch.tile(tile, block, products);
         let (shifts, again) = (&lane.shifts, &mut lane.again[..size]);
         vectorized(
@@ -331,9 +337,9 @@ impl<'a, A: Element> Run<'a, A> {
         }
         let targets = batch.rows_of(columns);
         back.add_targets(out, columns, targets);
-        let Some(sums) = self.sums.get_mut(first..first + columns.len()) else {
-            return;
-        };
+        let own = first..first + columns.len();
+        // Sums that are not wanted have no such entries.
+        let sums = self.sums.get_mut(own).unwrap_or_default();
         // Smoothed labels take the same from every class but a row's own.
         let share = batch.head.uniform_share(plan.columns);
         for (sum, factor) in sums.iter_mut().zip(block.factors) {
@@ -346,8 +352,14 @@ impl<'a, A: Element> Run<'a, A> {
         }
         for &row in targets {
             let pull = batch.coefficients[row] * (back.rows[row].pull - share);
-            sums[batch.targets[row].column - columns.start] -= pull;
+            if let Some(sum) = sums.get_mut(batch.targets[row].column - columns.start) {
+                *sum -= pull;
+            }
         }
+        vectorized(
+            #[inline(always)]
+            || back.add_nearest(weights, columns, out, sums),
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::error::{Argument, Error};
+use crate::inter_topk::InterTopK;
 use crate::margin::Margin;
 
 /// What is normalised, and so what a logit is, but for its constant.
@@ -31,7 +32,7 @@ pub(crate) enum Link {
 }
 
 /// What a loss learns besides the class weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Learns {
     Nothing,
     /// The scale of the cosines.
@@ -40,6 +41,11 @@ pub(crate) enum Learns {
     Constants,
     /// The one constant that all classes have.
     Constant,
+    /// What is subtracted from the cosines of the targets, one number for each class. A row's loss falls by `price` times
+    /// their mean; the margin counts that in.
+    Margins {
+        price: f64,
+    },
 }
 
 /// A loss as the driver sees it.
@@ -57,6 +63,8 @@ pub struct Head<'a> {
     pub(crate) smoothing: f64,
     /// γ: a row's loss ℓ becomes (1 − e^−ℓ)^γ ℓ.
     pub(crate) focal: f64,
+    /// What is made of the logits of the negatives that are nearest to each row. With the softmax, and cosines.
+    pub(crate) nearest: Option<InterTopK>,
     pub(crate) link: Link,
 }
 
@@ -71,6 +79,7 @@ impl<'a> Head<'a> {
             group: 1,
             smoothing: 0.0,
             focal: 0.0,
+            nearest: None,
             link: Link::Softmax,
         }
     }
@@ -119,7 +128,28 @@ impl<'a> Head<'a> {
         if self.constants.is_some() && matches!(self.link, Link::Hinge { .. }) {
             return refuse("class priors", "a loss of squared distances");
         }
+        if self.nearest.is_some() {
+            let what = "an inter-topk penalty";
+            if self.link != Link::Softmax {
+                return refuse(what, "a loss of one class against the rest");
+            }
+            if !matches!(self.layer, Layer::Cosine { .. }) {
+                return refuse(what, "a layer whose logits are no scaled cosines");
+            }
+        }
         Ok(())
+    }
+
+    /// Refuses to choose more classes than there are beside the target.
+    pub(super) fn check_nearest(&self, classes: usize) -> Result<(), Error> {
+        match self.nearest.map_or(0, |nearest| nearest.k()) {
+            0 => Ok(()),
+            k if k < classes => Ok(()),
+            k => Err(Error::InterTopK {
+                k,
+                others: classes - 1,
+            }),
+        }
     }
 
     /// Refuses classes of another number than the constants.

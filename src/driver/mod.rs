@@ -18,6 +18,7 @@ mod features;
 mod finish;
 mod head;
 mod lane;
+mod nearest;
 mod open;
 mod plan;
 mod scores;
@@ -42,6 +43,7 @@ use close::Closed;
 use features::Batch;
 use finish::WayBack;
 use lane::Lane;
+use nearest::AllNear;
 use open::Opened;
 use plan::Plan;
 use weights::{Scanned, Weights};
@@ -75,6 +77,7 @@ fn evaluate<A: Element>(
 ) -> Result<(), Error> {
     let mut underway = Underway::begin(problem, wanted.weights(), &mut evaluation.scratch)?;
     underway.open(wanted.weights())?;
+    underway.change_nearest(wanted.weights());
     let rows = underway.opened.close(&underway.batch);
     let figures = underway.batch.figures(&rows)?;
     let gradients = [&mut evaluation.grad_features, &mut evaluation.grad_weights];
@@ -112,7 +115,11 @@ impl<'a, A: Element> Problem<'a, A> {
         };
         head.check_constants(classes)?;
         let aim = request.wanted.aim();
-        let plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        let mut plan = Plan::new(features.dim(), weights.nrows(), head.group, aim);
+        if let (Some(nearest), false) = (head.nearest, request.wants_scores()) {
+            head.check_nearest(classes)?;
+            plan.nearest = nearest.changes();
+        }
         Ok(Self {
             head,
             plan: plan.within::<A>(request.evaluation.scratch.limit())?,
@@ -146,6 +153,7 @@ impl<'a, A: Element> Underway<'a, A> {
             sizes.elements(),
             sizes.doubles(),
             sizes.row_sums,
+            sizes.nearest,
             sizes.blocks,
         ]);
         let mut elements = Pieces::of(&mut scratch.elements, sizes.elements());
@@ -157,6 +165,7 @@ impl<'a, A: Element> Underway<'a, A> {
                 factors: elements.take(sizes.factors),
                 rescaled: Pieces::of(&mut scratch.flags, sizes.blocks).take(sizes.blocks),
                 sums: Pieces::of(&mut scratch.row_sums, sizes.row_sums).take(sizes.row_sums),
+                nearest: Pieces::of(&mut scratch.nearest, sizes.nearest).take(sizes.nearest),
                 shifts: elements.take(sizes.shifts),
                 kept: elements.take(sizes.exponentials),
                 direction: Vec::new(),
@@ -169,16 +178,36 @@ impl<'a, A: Element> Underway<'a, A> {
 
     /// The first phase, once every row's target is known.
     fn open(&mut self, rows: ArrayView2<'_, A>) -> Result<(), Error> {
-        if self.batch.head.smoothing != 0.0 && self.batch.changes_negatives() {
-            return Err(Error::NotComposable {
-                what: "label smoothing",
-                with: "a margin that changes the negatives",
-            });
+        let head = self.batch.head;
+        for (what, is_there) in [
+            ("label smoothing", head.smoothing != 0.0),
+            ("an inter-topk penalty", head.nearest.is_some()),
+        ] {
+            if is_there && self.batch.changes_negatives() {
+                let with = "a margin that changes the negatives";
+                return Err(Error::NotComposable { what, with });
+            }
         }
         let weights = self.batch.weights(rows);
         self.opened.run(&self.batch, weights, &mut self.lanes)?;
         bounds::check_logits(&self.batch, &self.opened.scanned)?;
         self.batch.target_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Between the first phase and the second: finds the nearest negatives of each row, if their logits are changed.
+    fn change_nearest(&mut self, rows: ArrayView2<'_, A>) {
+        let plan = &self.batch.plan;
+        if plan.nearest > 0 {
+            let nearest = scores::best_of_all(plan, plan.nearest, self.opened.nearest);
+            let found = self.batch.find_nearest(rows, &nearest);
+            self.set_nearest(found);
+        }
+    }
+
+    /// Takes in what is known of the nearest negatives.
+    fn set_nearest(&mut self, found: Vec<nearest::Near>) {
+        self.batch.nearest = AllNear::new(self.batch.plan.nearest, found);
+        self.opened.leave_out(&self.batch);
     }
 
     /// The third phase. Everything that can be refused is refused before the first output is written. Returns the gradient of
@@ -196,13 +225,15 @@ impl<'a, A: Element> Underway<'a, A> {
             return Ok(Array1::default(0));
         }
         let weights = self.batch.weights(wanted.weights());
-        let constant = self.batch.constant_gradient(rows)?;
+        let by_rows = self.batch.row_learnables(rows)?;
         if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
             self.rehearse(rows, weights)?;
         }
         let mut learnables = match head.learns {
             Learns::Constants => Array1::zeros(plan.own_columns().len() / head.group),
-            Learns::Nothing | Learns::Scale | Learns::Constant => Array1::default(0),
+            Learns::Nothing | Learns::Scale | Learns::Constant | Learns::Margins { .. } => {
+                Array1::default(0)
+            }
         };
         let constants = learnables.as_slice_mut().unwrap_or_default();
         let (back, lanes) = self.back(rows, weights);
@@ -219,10 +250,10 @@ impl<'a, A: Element> Underway<'a, A> {
         }
         drop(back);
         let features = shaped(grad_features, (plan.rows, plan.dim));
-        if let Some(gradient) = self.finish_features(rows, features).or(constant) {
-            learnables = Array1::from_elem(1, gradient);
+        if let Some(scale) = self.finish_features(rows, features) {
+            learnables = Array1::from_elem(1, scale);
         }
-        Ok(learnables)
+        Ok(by_rows.unwrap_or(learnables))
     }
 
     /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that

@@ -7,12 +7,14 @@ use faer::{MatMut, MatRef};
 use crate::error::Error;
 use crate::numerics::{Element, scale_by_power, vectorized};
 use crate::request::Aim;
+use crate::scores::none_found;
 use crate::scratch::{Pieces, RowSum};
 
 use super::close::Closed;
 use super::entries::Tile;
 use super::features::Batch;
 use super::lane::{self, Lane};
+use super::nearest;
 use super::smoothing;
 use super::weights::{Block, Scanned, Weights, keep_winners};
 
@@ -27,6 +29,8 @@ pub(super) struct Opened<'a, A> {
     pub(super) rescaled: &'a mut [bool],
     /// Segment by segment, one for each row.
     pub(super) sums: &'a mut [RowSum<A>],
+    /// The nearest negatives, segment by segment, some for each row; empty unless their logits are changed.
+    pub(super) nearest: &'a mut [(A, usize)],
     /// Block by block, one for each row; empty if no gradients are wanted.
     pub(super) shifts: &'a mut [A],
     /// The exponentials, block by block and tile by tile, if they are kept.
@@ -41,6 +45,7 @@ struct Segment<'a, A> {
     factors: Pieces<'a, A>,
     rescaled: &'a mut [bool],
     sums: &'a mut [RowSum<A>],
+    nearest: &'a mut [(A, usize)],
     shifts: Pieces<'a, A>,
     kept: Pieces<'a, A>,
     direction: &'a mut [f64],
@@ -60,6 +65,7 @@ impl<A: Element> Opened<'_, A> {
         let mut factors = Pieces::over(&mut *self.factors);
         let mut rescaled = Pieces::over(&mut *self.rescaled);
         let mut sums = Pieces::over(&mut *self.sums);
+        let mut nearest = Pieces::over(&mut *self.nearest);
         let mut shifts = Pieces::over(&mut *self.shifts);
         let mut kept = Pieces::over(&mut *self.kept);
         let mut direction_pieces = Pieces::over(&mut directions);
@@ -71,6 +77,7 @@ impl<A: Element> Opened<'_, A> {
                 factors: Pieces::over(factors.take(columns)),
                 rescaled: rescaled.take(blocks.len()),
                 sums: sums.take(plan.rows),
+                nearest: nearest.take(plan.rows * plan.nearest),
                 shifts: Pieces::over(shifts.take_if(gradients, blocks.len() * plan.rows)),
                 kept: Pieces::over(kept.take_if(plan.keeps, columns * plan.rows)),
                 direction: direction_pieces.take(dim),
@@ -96,7 +103,8 @@ impl<A: Element> Opened<'_, A> {
                 let segments = self.sums.iter().skip(row).step_by(batch.plan.rows);
                 let target = &batch.targets[row];
                 let uniform = smoothing::bound(batch, &self.direction, target);
-                Closed::new(batch.head, segments.copied(), target, uniform)
+                let nearest = batch.nearest.of_row(row);
+                Closed::new(batch.head, segments.copied(), target, nearest, uniform)
             })
             .collect();
         smoothing::close(batch, &self.direction, &mut rows);
@@ -112,6 +120,7 @@ impl<A: Element> Segment<'_, A> {
         lane: &mut Lane<'_, A>,
     ) -> Result<Scanned, Error> {
         self.sums.fill(RowSum::none());
+        self.nearest.fill(none_found());
         let mut all = Scanned::NONE;
         for (index, block) in self.blocks.clone().enumerate() {
             let columns = batch.plan.block(block);
@@ -148,6 +157,13 @@ impl<A: Element> Segment<'_, A> {
                 #[inline(always)]
                 || tile.open(sums, kept),
             );
+            if plan.nearest > 0 {
+                let found = &mut self.nearest[rows.start * plan.nearest..];
+                vectorized(
+                    #[inline(always)]
+                    || nearest::seek(products, block, plan.nearest, found),
+                );
+            }
             if !shifts.is_empty() {
                 for (shift, sum) in shifts[rows].iter_mut().zip(sums) {
                     *shift = sum.shift;

@@ -50,6 +50,8 @@ pub(super) struct Plan {
     /// The segments that are evaluated here.
     first_segment: usize,
     last_segment: usize,
+    /// How many of the nearest classes of each row are looked for.
+    pub(super) nearest: usize,
     /// Whether the exponentials are kept for the way back, or computed again.
     pub(super) keeps: bool,
     /// How many segments, or runs, are worked on side by side.
@@ -90,6 +92,7 @@ impl Plan {
             segment_runs,
             first_segment: 0,
             last_segment: segments,
+            nearest: 0,
             keeps: aim != Aim::Loss,
             lanes: parallel::threads_for(rows, columns, dim).min(runs),
         }
@@ -217,6 +220,7 @@ impl Plan {
             directions: only(gradients, by_row),
             factors: own,
             row_sums: self.segments().len() * self.rows,
+            nearest: (self.segments().len() * self.rows).saturating_mul(self.nearest),
             // Saturating, for what does not fit into an address is never kept.
             exponentials: only(self.keeps, self.rows.saturating_mul(own)),
             shifts: only(gradients, self.rows.saturating_mul(self.blocks().len())),
@@ -244,6 +248,8 @@ pub(super) struct Sizes {
     pub(super) factors: usize,
     /// What each segment leaves behind of each row.
     pub(super) row_sums: usize,
+    /// The nearest classes of each row that each segment has found.
+    pub(super) nearest: usize,
     /// All exponentials, if they are kept.
     pub(super) exponentials: usize,
     /// The shift of each row in each block.
@@ -292,6 +298,7 @@ impl Sizes {
         self.elements()
             .saturating_mul(size_of::<A>())
             .saturating_add(self.doubles().saturating_mul(size_of::<f64>()))
+            .saturating_add(self.nearest.saturating_mul(size_of::<(A, usize)>()))
             .saturating_add(self.row_sums * size_of::<RowSum<A>>() + self.blocks)
     }
 }

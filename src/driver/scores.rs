@@ -6,8 +6,8 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::error::Error;
 use crate::numerics::{Element, largest, vectorized};
-use crate::scores::{Best, Scores, TopClasses};
-use crate::scratch::Scratch;
+use crate::scores::{Best, Scores, TopClasses, none_found};
+use crate::scratch::{Pieces, Scratch};
 
 use super::features::Batch;
 use super::lane::{self, Lane};
@@ -42,27 +42,41 @@ pub(super) fn solve<A: Element>(
             *out = all;
         }
         Scores::Top(k, out) => {
-            let segments = vec![vec![Best::of(k); plan.rows]; plan.segments().len()];
-            let segments = run(
+            let mut found = vec![none_found(); plan.segments().len() * plan.rows * k];
+            let mut pieces = Pieces::over(&mut found);
+            let segments = plan
+                .segments()
+                .map(|_| pieces.take(plan.rows * k))
+                .collect();
+            run(
                 &mut underway,
                 weights,
                 segments,
                 #[inline(always)]
-                |best: &mut Vec<Best<A>>, row, class, scores| {
-                    best[row].offer_all(class, scores);
+                |segment: &mut _, row, class, scores| {
+                    let found = &mut segment[row * k..(row + 1) * k];
+                    Best::over(found).offer_all(class, scores);
                 },
             )?;
-            let best = |row: usize| {
-                let mut best = Best::of(k);
-                for segment in &segments {
-                    best.join(&segment[row]);
-                }
-                best
-            };
-            *out = TopClasses::from_rows(k, (0..plan.rows).map(best));
+            *out = TopClasses::from_rows(k, &best_of_all(&plan, k, &found));
         }
     }
     Ok(())
+}
+
+/// The k best of each row, from those of each segment.
+pub(super) fn best_of_all<A: Element>(
+    plan: &Plan,
+    k: usize,
+    segments: &[(A, usize)],
+) -> Vec<(A, usize)> {
+    let mut all = vec![none_found(); plan.rows * k];
+    for segment in segments.chunks_exact((plan.rows * k).max(1)) {
+        for (best, found) in all.chunks_exact_mut(k).zip(segment.chunks_exact(k)) {
+            Best::over(best).join(found);
+        }
+    }
+    all
 }
 
 /// The columns of the scores, segment by segment, each with its first class.

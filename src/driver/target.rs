@@ -15,7 +15,7 @@ use crate::numerics::{
     scale_by_power,
 };
 
-use super::entries::Changed;
+use super::entries::{Changed, Turn};
 use super::weights::product_limit;
 use super::{Head, Layer, Problem};
 
@@ -137,13 +137,21 @@ impl<A: Element> RowTarget<A> {
                 Layer::Cosine { scale } => scale,
                 _ => target.feature_norm(),
             };
-            self.negative_slope = negatives.steepest();
             // The least of the largest is 1, so the product is a number.
             if scale * negatives.largest() > product_limit::<A>() {
                 return Err(Error::overflow("logit", Argument::Features, target.row()));
             }
+            let (sin, cos) = negatives.turn().sin_cos();
+            let turn = Turn {
+                scale: A::narrow(scale),
+                cos: A::narrow(cos),
+                sin: A::narrow(sin),
+            };
+            self.negative_slope = negatives.steepest() * turn.steepest().max(1.0);
             self.changed = Some(Changed {
                 above: A::narrow(scale * negatives.threshold()),
+                turn,
+                center: A::narrow(scale * negatives.center()),
                 // Of z = s c: the coefficient of zⁿ is divided by sⁿ⁻¹.
                 polynomial: negatives.polynomial_of(scale).map(A::narrow),
             });
@@ -278,6 +286,29 @@ impl<A: Element> Pair<A> {
         );
         self.chords = [chord, sum];
         self.angle = Some(Angle::from_chords(chord, sum));
+    }
+
+    /// Takes in a feature and a weight.
+    #[inline(always)]
+    pub(super) fn set(&mut self, feature: ArrayView1<'_, A>, weight: ArrayView1<'_, A>) {
+        self.set_feature(feature);
+        self.set_weight(weight);
+    }
+
+    pub(super) fn angle(&self) -> Option<Angle> {
+        self.angle
+    }
+
+    /// 1/‖w‖.
+    pub(super) fn inverse_weight(&self) -> f64 {
+        self.w.inverse()
+    }
+
+    /// The unit tangent at x, or at w, towards the other; none if they are parallel.
+    #[inline(always)]
+    pub(super) fn unit_tangent(&mut self, at_x: bool) -> Option<&[f64]> {
+        self.tangent.resize(self.x.entries.len(), 0.0);
+        self.find_tangent(at_x).then_some(&self.tangent[..])
     }
 
     /// cosθ; 0 if there is no angle.

@@ -5,6 +5,7 @@ use core::ops::Range;
 use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::*;
+use crate::inter_topk::InterTopK;
 use crate::margin::{Margin, Negatives, Target, TargetLogit};
 use crate::request::{Composition, Request};
 use crate::targets::{Reduction, Targets};
@@ -121,6 +122,7 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
                 scale * changed + head.constant(class)
             })
             .collect();
+        let logits = with_nearest(head, logits, label);
         let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
         let loss = match head.link {
             Link::Softmax => {
@@ -143,6 +145,28 @@ fn dense(head: &Head<'_>, case: &Case) -> f64 {
         sum += case.row_weights[i] * loss;
     }
     sum
+}
+
+/// The logits with those of the nearest classes, but for the target, changed.
+fn with_nearest(head: &Head<'_>, mut logits: Vec<f64>, label: usize) -> Vec<f64> {
+    let (Some(penalty), Layer::Cosine { scale }) = (head.nearest, head.layer) else {
+        return logits;
+    };
+    let cosine = |class: usize, z: f64| (z - head.constant(class)) / scale;
+    let mut others: Vec<(usize, f64)> = (logits.iter().enumerate())
+        .map(|(class, &z)| (class, cosine(class, z)))
+        .filter(|&(class, _)| class != label)
+        .collect();
+    others.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for &(class, cosine) in others.iter().take(penalty.k()) {
+        let changed = if penalty.is_angular() {
+            (cosine.acos() - penalty.margin()).max(0.0).cos()
+        } else {
+            cosine + penalty.margin()
+        };
+        logits[class] = scale * changed + head.constant(class);
+    }
+    logits
 }
 
 /// Of the central differences.
@@ -358,6 +382,44 @@ fn hard_negatives() {
 }
 
 #[test]
+fn the_nearest_negatives() {
+    for (rows, classes) in SHAPES {
+        let constants = constants(classes);
+        for group in [1, 3] {
+            let mut case = Case::new(rows, classes, group, 4);
+            for penalty in [
+                InterTopK::angular(1, 0.3),
+                InterTopK::angular(5, 0.06),
+                InterTopK::cosine(4, 0.2),
+                // Of seven all but the target.
+                InterTopK::angular(classes.min(7) - 1, 0.1),
+            ] {
+                let head = Head {
+                    group,
+                    nearest: Some(penalty.expect("in range")),
+                    ..Head::new(COSINE)
+                };
+                let name = format!("{:?} of {classes}, K = {group}", head.nearest);
+                for head in [
+                    Head {
+                        learns: Learns::Scale,
+                        ..head
+                    }
+                    .with_margin(&Cosine),
+                    Head {
+                        constants: Some(&constants),
+                        learns: Learns::Constants,
+                        ..head
+                    },
+                ] {
+                    check(&name, &head, &mut case);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_logistic_link() {
     let link = Link::Logistic {
         positive: 0.7,
@@ -420,6 +482,35 @@ struct Part<'a, A: Element> {
     underway: Underway<'a, A>,
 }
 
+/// Finds the nearest negatives among those of all parts, and their angles in the part that they are in.
+fn exchange_nearest<A: Element>(parts: &mut [Part<'_, A>], weights: &Array2<A>) {
+    let plan = parts[0].underway.batch.plan;
+    if plan.nearest == 0 {
+        return;
+    }
+    let left: Vec<_> = parts
+        .iter()
+        .flat_map(|part| part.underway.opened.nearest.to_vec())
+        .collect();
+    let nearest = scores::best_of_all(&plan, plan.nearest, &left);
+    let found: Vec<_> = parts
+        .iter()
+        .map(|part| {
+            let own = rows_of(weights, part.columns.clone());
+            part.underway.batch.find_nearest(own, &nearest)
+        })
+        .collect();
+    let all: Vec<_> = (nearest.iter().enumerate())
+        .map(|(index, (_, column))| {
+            let owner = parts.iter().position(|part| part.columns.contains(column));
+            found[owner.expect("a column is somewhere")][index]
+        })
+        .collect();
+    for part in parts {
+        part.underway.set_nearest(all.clone());
+    }
+}
+
 fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
     let case = Case::new(40, 2_000, head.group, 5);
     let narrow = |array: &Array2<f64>| array.mapv(A::narrow);
@@ -437,6 +528,7 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
 
     let mut plan = Plan::new((40, 5), 2_000 * head.group, head.group, Aim::Gradients);
     plan.keeps = keeps;
+    plan.nearest = head.nearest.map_or(0, |penalty| penalty.changes());
     let ends = splits.iter().copied().chain([plan.segments().end]);
     let starts = [0].into_iter().chain(splits.iter().copied());
     let mut scratches: Vec<_> = (0..=splits.len()).map(|_| Scratch::default()).collect();
@@ -480,14 +572,12 @@ fn in_parts<A: Element>(head: &Head<'_>, splits: &[usize], keeps: bool) {
         .iter()
         .flat_map(|part| part.underway.opened.sums.to_vec())
         .collect();
+    exchange_nearest(&mut parts, &weights);
+    let near = &parts[0].underway.batch.nearest;
     let rows: Vec<Closed> = (0..40)
         .map(|row| {
-            Closed::new(
-                head,
-                sums.iter().skip(row).step_by(40).copied(),
-                &all[row],
-                0.0,
-            )
+            let segments = sums.iter().skip(row).step_by(40).copied();
+            Closed::new(head, segments, &all[row], near.of_row(row), 0.0)
         })
         .collect();
 
@@ -555,6 +645,15 @@ fn parts_have_the_bits_of_the_whole() {
         Head::new(Layer::Linear),
         Head {
             group: 2,
+            ..Head::new(COSINE)
+        },
+        Head {
+            nearest: Some(InterTopK::default()),
+            ..Head::new(COSINE).with_margin(&Cosine)
+        },
+        Head {
+            group: 3,
+            nearest: Some(InterTopK::default()),
             ..Head::new(COSINE)
         },
         Head {

@@ -26,6 +26,14 @@ impl<'a> OrderFree<'a> {
         Self { sums, rests }
     }
 
+    /// One of the rows, of `dim` sums each.
+    pub(crate) fn row(&mut self, row: usize, dim: usize) -> OrderFree<'_> {
+        let entries = row * dim..(row + 1) * dim;
+        // Where rests are not wanted there are no such entries.
+        let rests = self.rests.get_mut(entries.clone()).unwrap_or_default();
+        OrderFree::over(&mut self.sums[entries], rests)
+    }
+
     /// Adds `factor · term` to each sum, with one factor for each row. Neither the products nor the sums may exceed 1 by more
     /// than rounding.
     #[inline(always)]

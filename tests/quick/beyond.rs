@@ -9,9 +9,9 @@ use core::f64::consts::LN_2;
 use std::collections::BTreeSet;
 
 use margin_losses::{
-    AdaFace, ArcFace, CContrastive, CTriplet, ClassBlock, Composed, CosFace, CurricularFace, Error,
-    Evaluation, Float, MagFace, MarginLoss, MvSoftmax, NormFace, PastPi, Reduction, SphereFace2,
-    Targets, TurnedAngle, UniFace, margins,
+    AdaFace, AdaptiveFace, ArcFace, CContrastive, CTriplet, ClassBlock, Composed, CosFace,
+    CurricularFace, Error, Evaluation, Float, InterTopK, MagFace, MarginLoss, MvSoftmax, NormFace,
+    PastPi, Reduction, SphereFace2, Targets, TurnedAngle, UniFace, margins,
 };
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value};
@@ -23,16 +23,11 @@ const NOT_YET: &[&str] = &[
     // The statistics of the batch couple the rows, so that a row's gradient would depend on the norms of all others. The
     // paper's gradient, and the crate's, takes them for constants.
     "adaface_batch_true",
-    "adaptiveface",
     "arcneg_detached",
     "arcneg_true",
     "circle_detached",
     "circle_true",
-    "intertopk_arc_k1",
-    "intertopk_subcenter_arc_k3",
     "mixup_arc",
-    // Only type C of SphereFace2 is here.
-    "sphereface2_a_speaker",
     // The gradient that this is the table of is that of another loss.
     "sphereface2_c_cgd",
 ];
@@ -98,6 +93,11 @@ fn subject<A: Float>(
             let each = number("K") as usize;
             Subject::new(Composed::new(arc_face()?).with_sub_centers(each)?)
         }
+        "intertopk_arc_k1" | "intertopk_subcenter_arc_k3" => {
+            let penalty = InterTopK::angular(number("k_top") as usize, number("mp"))?;
+            let loss = Composed::new(arc_face()?).with_sub_centers(number("K") as usize)?;
+            Subject::new(loss.with_inter_topk(penalty)?)
+        }
         "label_smoothing_arc_s30" => {
             Subject::new(Composed::new(arc_face()?).with_label_smoothing(number("eps"))?)
         }
@@ -109,16 +109,20 @@ fn subject<A: Float>(
             let loss = Composed::new(cos_face()?);
             Subject::new(loss.with_class_priors(&parameters.numbers("counts"), number("tau"))?)
         }
-        "sphereface2_c" | "sphereface2_c_speaker" => {
-            let loss = SphereFace2::new(number("r"), number("m"))?
+        "sphereface2_c" | "sphereface2_c_speaker" | "sphereface2_a_speaker" => {
+            let angular = name == "sphereface2_a_speaker";
+            let new = if angular {
+                SphereFace2::arc
+            } else {
+                SphereFace2::new
+            };
+            let loss = new(number("r"), number("m"))?
                 .with_power(number("t") as u32)?
                 .with_lambda(number("lam"))?
                 .with_bias(learned[0])?;
-            Subject::new(if parameters.0["over_r"] == true {
-                loss
-            } else {
-                loss.undivided()
-            })
+            // The case of type A does not say it.
+            let divided = parameters.0.get("over_r") == Some(&Value::Bool(true));
+            Subject::new(if divided { loss } else { loss.undivided() })
         }
         "uniface_uce" | "bce_cosface_s16" => Subject::new(uni_face()?.with_bias(learned[0])?),
         "class_weights_arc_n" | "class_weights_arc_sum" => Subject {
@@ -159,6 +163,10 @@ fn subject<A: Float>(
             }
         }
         "adaface_batch_true" => return Ok(None),
+        "adaptiveface" => {
+            let loss = AdaptiveFace::new(number("s"), learned.to_vec())?;
+            Subject::new(loss.with_lambda(number("lam"))?)
+        }
         name if name.starts_with("adaface") => {
             let mut loss = AdaFace::new(number("s"), number("m"))?
                 .with_concentration(number("h"))?

@@ -2,8 +2,8 @@
 
 use margin_losses::{
     AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
-    JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace, Objective,
-    SoftmaxLoss, Target, TargetLogit, Targets,
+    InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, NormFace,
+    Objective, SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -65,6 +65,18 @@ fn losses() -> Vec<(String, usize, Box<dyn MarginLoss<f64>>)> {
     composed!("focal", 27, learned, |c| c.with_focal(0.5));
     composed!("focal", 27, softmax.clone(), |c| c.with_focal(2.0));
     composed!("focal", 27, hard(), |c| c.with_focal(2.0));
+    composed!("inter-topk", 27, arc, |c| c
+        .with_inter_topk(InterTopK::angular(4, 0.1)?));
+    composed!("inter-topk in the cosine", 27, learned, |c| c
+        .with_inter_topk(InterTopK::cosine(3, 0.3)?));
+    composed!("inter-topk", 27, magnitude(), |c| c
+        .with_inter_topk(InterTopK::default()));
+    composed!("inter-topk and all it goes with", 9, learned, |c| {
+        c.with_sub_centers(3)?
+            .with_focal(2.0)?
+            .with_class_priors(&counts(9), 1.0)?
+            .with_inter_topk(InterTopK::angular(3, 0.2)?)
+    });
     composed!("priors", 27, cos, |c| c.with_class_priors(&counts(27), 1.0));
     composed!("priors", 27, softmax.clone(), |c| c
         .with_class_priors(&counts(27), 0.5));
@@ -511,6 +523,15 @@ fn compositions_are_lines_of_text() -> Result<(), Error> {
             "softmax+priors:log=-0.5/-1e-9+center:lambda=0.1",
         ),
         ("softmax+sub-centers:k=1", "softmax"),
+        (
+            "arcface+inter-topk",
+            "arcface:s=64,m=0.5+intertopk:k=5,m=0.06",
+        ),
+        (
+            "cosface+intertopk:k=2,m=0,cosine+subcenters:k=3",
+            "cosface:s=64,m=0.35+subcenters:k=3+intertopk:k=2,m=0,cosine",
+        ),
+        ("arcface+intertopk:k=0", "arcface:s=64,m=0.5"),
     ] {
         let objective: Objective = line.parse()?;
         assert_eq!(objective.to_string(), printed);

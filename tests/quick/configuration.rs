@@ -106,6 +106,7 @@ fn every_loss_loads_as_it_was_saved() {
 fn line(name: &str) -> String {
     match name {
         "normface" => "normface:s=learned".to_owned(),
+        "adaptiveface" => "adaptiveface:m=0.3/0.4".to_owned(),
         _ if name.starts_with("varying-") => format!("{name}:m=0.1/0.2"),
         _ => name.to_owned(),
     }
@@ -199,12 +200,36 @@ fn an_objective_is_a_line_or_a_table() {
     let joined: Objective = "softmax+center:lambda=0.01".parse().unwrap();
     is_saved_as(
         &joined,
-        r#"{"classifier":{"softmax":{"bias":null}},"lambda":0.01,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
+        r#"{"classifier":{"softmax":{"bias":null}},"lambda":0.01,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[],"inter_topk":null}"#,
     );
     let plain: Objective = "cosface".parse().unwrap();
     is_saved_as(
         &plain,
-        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35,"class_filter":null}},"lambda":null,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[]}"#,
+        r#"{"classifier":{"cosface":{"scale":64.0,"margin":0.35,"class_filter":null}},"lambda":null,"sub_centers":1,"label_smoothing":0.0,"focal":0.0,"log_priors":[],"inter_topk":null}"#,
+    );
+    for (line, table) in [
+        (
+            "arcface+intertopk:k=5,m=0.06",
+            r#"{"classifier":"arcface","inter_topk":{"k":5,"margin":0.06}}"#,
+        ),
+        (
+            "arcface+subcenters:k=3+intertopk:k=2,m=0.1,cosine",
+            r#"{"classifier":"arcface","sub_centers":3,"inter_topk":{"k":2,"margin":0.1,"cosine":true}}"#,
+        ),
+    ] {
+        let penalised: Objective = line.parse().unwrap();
+        assert_eq!(serde_json::from_str::<Objective>(table).unwrap(), penalised);
+        let saved = serde_json::to_string(&penalised).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Objective>(&saved).unwrap(),
+            penalised
+        );
+    }
+    let found =
+        refusal::<Objective>(r#"{"classifier":"arcface","inter_topk":{"k":5,"margin":-1}}"#);
+    assert!(
+        found.starts_with("margin is -1, but must lie in [0, pi/2) radians"),
+        "{found}"
     );
     for text in [
         r#""softmax+center:lambda=0.01""#,

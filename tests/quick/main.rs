@@ -4,6 +4,7 @@
 //! cargo test --test quick results::     # one file
 //! ```
 
+mod adaptive_face;
 mod bad_input;
 mod bad_parameters;
 mod bad_values;
@@ -29,6 +30,7 @@ mod gradients;
 mod grow;
 mod identities;
 mod ignored;
+mod inter_topk;
 mod judge;
 mod layouts;
 mod long_training;

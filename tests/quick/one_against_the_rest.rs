@@ -1,17 +1,30 @@
 //! Losses of one class against the rest: check values, differences, every path, and the biases to begin with.
 
+use core::f64::consts::PI;
+
 use margin_losses::{
     AnyLoss, Composed, Error, Evaluation, MarginLoss, SphereFace2, Targets, UniFace, guide,
 };
+use ndarray::array;
 
 use crate::margins::{check_gradients, check_paths};
-use crate::support::{Batch, assert_relative};
+use crate::support::{Batch, Snapshot, assert_relative};
 
 fn losses() -> Vec<(&'static str, Box<dyn MarginLoss<f64>>)> {
     let sphere = || SphereFace2::new(8.0, 0.3).expect("in range");
     let uni = || UniFace::new(6.0, 0.3).expect("in range");
     let in_range = "in range";
+    let arc = || SphereFace2::arc(8.0, 0.3).expect("in range");
     vec![
+        ("type A", Box::new(arc().with_bias(2.0).expect(in_range))),
+        (
+            "type A, t = 2",
+            Box::new(arc().with_power(2).expect(in_range)),
+        ),
+        (
+            "type A, t = 1, undivided",
+            Box::new(arc().with_power(1).expect(in_range).undivided()),
+        ),
         ("t = 3", Box::new(sphere().with_bias(2.0).expect(in_range))),
         ("t = 2", Box::new(sphere().with_power(2).expect(in_range))),
         (
@@ -159,6 +172,22 @@ fn the_first_bias_is_the_best() -> Result<(), Error> {
             "t = {power}: {target} and {others}"
         );
     }
+    // Type A, where all cosines are sin m away from 0.
+    for margin in [0.2, 2.0] {
+        let loss = SphereFace2::arc(10.0, margin)?;
+        let bias = guide::sphere_face2_bias(7, &loss)?;
+        let g = |c: f64| 2.0 * f64::midpoint(c, 1.0).powi(3) - 1.0;
+        let own = if margin < PI / 2.0 {
+            -margin.sin()
+        } else {
+            margin.cos() - 1.0
+        };
+        let other = if margin < PI / 2.0 { margin.sin() } else { 1.0 };
+        let sigma = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let target = 0.7 * sigma(-(10.0 * g(own) + bias));
+        let others = 0.3 * 6.0 * sigma(10.0 * g(other) + bias);
+        assert_relative("type A", target, others, 1e-12);
+    }
     // z = 1, where the root is e^(−rm).
     for (r, expected) in [(1000.0, 750.0), (1e6, 750_000.0)] {
         let loss = SphereFace2::new(r, 0.4)?.with_lambda(0.5)?;
@@ -196,12 +225,106 @@ fn classes_do_not_compete() -> Result<(), Error> {
     Ok(())
 }
 
+/// Type A from its formula, on both sides of θ_y = π − m and of θ_j = m, with the gradient against difference quotients.
+#[test]
+fn type_a_is_its_formula() -> Result<(), Error> {
+    let (s, m, lambda) = (6.0, 0.4, 0.7);
+    for t in [1, 2, 3] {
+        let loss = SphereFace2::arc(s, m)?
+            .with_power(t)?
+            .with_bias(1.5)?
+            .undivided();
+        let g = |c: f64| {
+            let half = f64::midpoint(c, 1.0);
+            2.0 * half.signum() * half.abs().powi(t as i32) - 1.0
+        };
+        for y in [0.7, PI - m - 1e-4, PI - m + 1e-4, 3.0] {
+            for j in [m - 1e-4, m + 1e-4, 0.1, 1.5, 2.9] {
+                let value = |turned: f64| {
+                    let x = array![[turned.cos(), turned.sin()]];
+                    let w = array![[1.0, 0.0], [(y + j).cos(), (y + j).sin()]];
+                    loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))
+                };
+                let out = value(y)?;
+                let own = if y > PI - m {
+                    y.cos() - 1.0 + m.cos()
+                } else {
+                    (y + m).cos()
+                };
+                let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
+                let expected = lambda * softplus(-s * g(own) - 1.5)
+                    + (1.0 - lambda) * softplus(s * g((j - m).max(0.0).cos()) + 1.5);
+                let what = format!("t = {t}, {y}, {j}");
+                assert_relative(&what, out.loss(), expected, 1e-12);
+                let step = 4e-6;
+                let quotient = (value(y + step)?.loss() - value(y - step)?.loss()) / (2.0 * step);
+                let along =
+                    -y.sin() * out.grad_features[[0, 0]] + y.cos() * out.grad_features[[0, 1]];
+                let off = (along - quotient).abs();
+                assert!(
+                    off <= 1e-7 * quotient.abs().max(1.0),
+                    "{what}: {along} {quotient}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Classes at 0 and at π from a feature, and features with another rounding of the same direction.
+#[test]
+fn poles_are_finite() -> Result<(), Error> {
+    let w = array![[1.0_f64, 0.0, 0.0], [0.6, 0.8, 0.0], [-3.0, -4.0, 0.0]];
+    let x = array![
+        [3.0_f64, 4.0, 0.0],
+        [-0.6, -0.8, 0.0],
+        [2.0, 0.0, 0.0],
+        [-1.0, 0.0, 0.0],
+        [0.3, 0.4, 0.0]
+    ];
+    for loss in [
+        SphereFace2::default(),
+        SphereFace2::arc(32.0, 0.2)?,
+        SphereFace2::arc(64.0, 1.5)?.with_power(1)?,
+        SphereFace2::arc(8.0, 3.0)?.with_power(2)?,
+    ] {
+        let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0; 5]))?;
+        assert!(Snapshot::of(&out).is_finite(), "{loss}");
+        let (x, w) = (x.mapv(|v| v as f32), w.mapv(|v| v as f32));
+        let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0; 5]))?;
+        assert!(Snapshot::of(&out).is_finite(), "{loss} in f32");
+    }
+    Ok(())
+}
+
+/// The slope of g where the cosine is next to −1, which is the square of what is left, has its digits.
+#[test]
+fn next_to_the_antipole_the_slope_keeps_its_digits() -> Result<(), Error> {
+    for off in [1e-2_f64, 1e-3] {
+        let loss = SphereFace2::new(8.0, 0.3)?.with_bias(7.0)?.undivided();
+        let theta: f64 = PI - off;
+        let x = array![[1.0, 0.0]];
+        let w = array![[1.0, 0.0], [theta.cos(), theta.sin()]];
+        let out = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
+        let half = (off / 2.0).sin().powi(2);
+        let z: f64 = 8.0 * (2.0 * half.powi(3) - 1.0 + 0.3) + 7.0;
+        let slope = 0.3 / (1.0 + (-z).exp()) * 8.0 * 3.0 * half.powi(2) * off.sin();
+        // What is left of 1 + cosθ has the rounding of a cosine.
+        assert_relative("∂x", out.grad_features[[0, 1]], slope, 8e-15 / (off * off));
+    }
+    Ok(())
+}
+
 #[test]
 fn bad_parameters_and_combinations_are_refused() -> Result<(), Error> {
     for (found, message) in [
         (
             SphereFace2::new(0.0, 0.4),
             "scale is 0, but must lie in [1e-6, 1e6]",
+        ),
+        (
+            SphereFace2::arc(40.0, -0.4),
+            "margin is -0.4, but must lie in [0, pi) radians",
         ),
         (
             SphereFace2::default().with_power(4),
@@ -239,6 +362,7 @@ fn they_are_lines_of_text() -> Result<(), Error> {
     for line in [
         "sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=0",
         "sphereface2:s=32,m=0.2,t=2,lambda=0.5,b=-1.5,undivided",
+        "sphereface2:s=32,m=0.15,t=3,lambda=0.7,b=0,arc,undivided",
         "uniface:s=64,m=0.4,lambda=1,b=3.9",
         "uniface:s=16,m=0.35,lambda=0.5,b=1/2/3",
     ] {

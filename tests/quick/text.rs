@@ -3,10 +3,10 @@
 use core::f64::consts::PI;
 
 use margin_losses::{
-    ASoftmax, AdaFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet, CenterLoss,
-    CombinedMargin, CosFace, CurricularFace, Error, JointLoss, MagFace, MarginLoss, MarginSoftmax,
-    ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, Reduction, Request, SoftmaxLoss,
-    SphereFace2, Targets, TurnedAngle, UniFace,
+    ASoftmax, AdaFace, AdaptiveFace, AmSoftmax, AnyLoss, ArcFace, CContrastive, CTriplet,
+    CenterLoss, CombinedMargin, CosFace, CurricularFace, Error, JointLoss, MagFace, MarginLoss,
+    MarginSoftmax, ModifiedSoftmax, MvSoftmax, NormFace, Objective, PastPi, Reduction, Request,
+    SoftmaxLoss, SphereFace2, Targets, TurnedAngle, UniFace,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -70,6 +70,21 @@ fn lines() -> Vec<(AnyLoss, &'static str)> {
         (
             SphereFace2::default().into(),
             "sphereface2:s=40,m=0.4,t=3,lambda=0.7,b=0",
+        ),
+        (
+            SphereFace2::arc(32.0, 0.15).unwrap().undivided().into(),
+            "sphereface2:s=32,m=0.15,t=3,lambda=0.7,b=0,arc,undivided",
+        ),
+        (
+            AdaptiveFace::new(30.0, vec![0.25, 1e-5]).unwrap().into(),
+            "adaptiveface:s=30,m=0.25/1e-5,lambda=70",
+        ),
+        (
+            AdaptiveFace::new(16.0, vec![0.5])
+                .and_then(|loss| loss.with_lambda(0.0))
+                .unwrap()
+                .into(),
+            "adaptiveface:s=16,m=0.5/,lambda=0",
         ),
         (UniFace::default().into(), "uniface:s=64,m=0.4,lambda=1,b=0"),
         (
@@ -255,6 +270,8 @@ fn what_cannot_be_read_is_explained() {
         ("cosface:m=0.1//0.2", "m is \"0.1//0.2\", but must be one margin for each class, as in 0.1/0.2/0.3".into()),
         ("cosface:m=/", "m is \"/\", but must be one margin for each class, as in 0.1/0.2/0.3".into()),
         ("varying-cosface", "cosface needs the parameter m, as in m=0.1/0.2/0.3, one margin for each class".into()),
+        ("adaptiveface", "adaptiveface needs the parameter m, as in m=0.1/0.2/0.3, one margin for each class".into()),
+        ("adaptiveface:m=0.1/1.5", "class margins entry 1 is 1.5, but must lie in [0, 1]".into()),
         ("combined:m2=0.1/0.2", "m2 is \"0.1/0.2\", but must be a number".into()),
         // What is read but out of range has the message of the constructor.
         ("arcface:s=-1", "scale is -1, but must lie in [1e-6, 1e6]".into()),
