@@ -41,7 +41,11 @@
 mod angles;
 #[path = "../shared/command.rs"]
 mod command;
+#[path = "../shared/criterion.rs"]
 mod criterion;
+mod losses;
+#[path = "../shared/runs.rs"]
+mod runs;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod table;
@@ -52,13 +56,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
 
 use crate::criterion::Loss;
 use crate::shared::dataset::Dataset;
 use crate::shared::training;
-use crate::train::{Outcome, Setting};
+use crate::train::Setting;
 
 /// Trains a small network on handwritten digits with each margin loss, and prints how well it verifies.
 ///
@@ -116,17 +118,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         epochs: arguments.epochs,
         first_weights: arguments.first_weights,
     };
-    let named = if arguments.loss.is_empty() {
-        Loss::table()
+    let losses = if arguments.loss.is_empty() {
+        losses::table().map_err(|error| error.to_string())?
     } else {
-        arguments.loss.clone()
+        runs::without_doubles(&arguments.loss)
     };
-    let mut losses = Vec::new();
-    for loss in named {
-        if !losses.contains(&loss) {
-            losses.push(loss);
-        }
-    }
 
     let seeds: Vec<u64> = (1..=arguments.seeds).collect();
     // Too few images are noticed before the first run; all seeds hold out as many.
@@ -134,39 +130,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     for &seed in &seeds {
         held_out = training::split(&dataset, seed)?.held_out.len();
     }
-    let rows = train_all(&setting, &losses, &seeds)?;
-    let scale = criterion::scale(dataset.classes).map_err(|error| error.to_string())?;
+    let rows = runs::train_all(&losses, &seeds, arguments.epochs, |loss, seed, bar| {
+        train::run(&setting, loss, seed, || bar.inc(1))
+    })?;
+    let scale = losses::scale(dataset.classes).map_err(|error| error.to_string())?;
     let text = table::render(&rows)
         + &table::legend(held_out, seeds.len(), scale, arguments.first_weights);
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| format!("cannot print the table: {error}"))
-}
-
-/// All runs, on as many threads as there are cores; the first error ends them.
-fn train_all(
-    setting: &Setting<'_>,
-    losses: &[Loss],
-    seeds: &[u64],
-) -> Result<Vec<(Loss, Vec<Outcome>)>, String> {
-    let runs: Vec<(&Loss, u64)> = losses
-        .iter()
-        .flat_map(|loss| seeds.iter().map(move |&seed| (loss, seed)))
-        .collect();
-    let bar = ProgressBar::new(runs.len() as u64 * setting.epochs).with_style(
-        ProgressStyle::with_template("{wide_bar} {pos}/{len} epochs, {eta} left")
-            .expect("the template is well-formed"),
-    );
-    // Runs are of one size, and one run is enough work for a task.
-    let outcomes: Result<Vec<Outcome>, String> = runs
-        .par_iter()
-        .with_max_len(1)
-        .map(|&(loss, seed)| train::run(setting, loss, seed, || bar.inc(1)))
-        .collect();
-    bar.finish_and_clear();
-    let mut outcomes = outcomes?.into_iter();
-    Ok(losses
-        .iter()
-        .map(|loss| (loss.clone(), outcomes.by_ref().take(seeds.len()).collect()))
-        .collect())
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::criterion::Loss;
+use crate::runs::mean_and_deviation;
 use crate::train::Outcome;
 
 /// A column: its two lines of heading, its width, and its figure.
@@ -62,12 +63,4 @@ pub(crate) fn legend(held_out: usize, seeds: usize, scale: f64, first_weights: f
          The order depends on the network's first weights (here {first_weights} times PyTorch's default), the learning rate, the \
          epochs\nand the number of classes: no loss is tuned.\n"
     )
-}
-
-/// The mean and the standard deviation of one run.
-fn mean_and_deviation(figures: &[f64]) -> (f64, f64) {
-    let count = figures.len() as f64;
-    let mean = figures.iter().sum::<f64>() / count;
-    let squares: f64 = figures.iter().map(|figure| (figure - mean).powi(2)).sum();
-    (mean, (squares / (count - 1.0)).sqrt())
 }

@@ -4,10 +4,13 @@ use margin_losses::Error;
 use margin_losses::verification::{Embeddings, Verification};
 
 use crate::angles::{Angles, angles};
-use crate::criterion::{Criterion, LEARNING_RATE, Loss};
+use crate::criterion::{Criterion, Loss};
+use crate::losses;
 use crate::shared::dataset::{Dataset, Split};
 use crate::shared::training::{self, Model};
 
+/// The step of network, class weights and learned numbers alike.
+const LEARNING_RATE: f64 = 0.02;
 /// The false-accept rates at which the true-accept rate is given.
 const FALSE_ACCEPT_RATES: [f64; 2] = [1e-2, 1e-3];
 
@@ -52,7 +55,9 @@ pub(crate) fn run(
     let rows = dataset.classes * loss.sub_centers().map_err(fail)?;
     let mut model = Model::new(&widths, rows, seed);
     model.network = model.network.with_larger_weights(first_weights);
-    let mut criterion = Criterion::new(loss, dataset.classes, dim).map_err(fail)?;
+    let mut criterion = losses::scale(dataset.classes)
+        .and_then(|scale| Criterion::new(loss, scale, dataset.classes, dim))
+        .map_err(fail)?;
     for _ in 0..epochs {
         model
             .epoch(
@@ -60,7 +65,7 @@ pub(crate) fn run(
                 &mut train,
                 LEARNING_RATE as f32,
                 |features, weights, labels, evaluation| {
-                    criterion.step(features, weights, labels, evaluation)
+                    criterion.step(LEARNING_RATE, features, weights, labels, evaluation)
                 },
             )
             .map_err(fail)?;

@@ -88,6 +88,12 @@ impl Dataset {
         })
     }
 
+    /// How many images there are.
+    #[allow(dead_code)] // `characters` alone calls it
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
     /// The labels of these images.
     pub(crate) fn labels(&self, indices: &[usize]) -> Vec<usize> {
         indices.iter().map(|&index| self.labels[index]).collect()

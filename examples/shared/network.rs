@@ -1,6 +1,6 @@
 //! A multilayer perceptron with batch normalisation last, its backward pass, and stochastic gradient descent.
 //!
-//! Its layers are rectified between, batch-normalised after. The normalisation keeps the embeddings centred at the
+//! Its layers are rectified between, batch-normalised after, and if need be between too. The normalisation keeps the embeddings centred at the
 //! origin, so that their directions can use the whole sphere: what every loss of angles needs.
 
 use margin_losses::ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
@@ -144,99 +144,119 @@ impl BatchNorm {
     }
 }
 
-/// The network that makes an embedding of an image.
+/// A fully connected layer, and the normalisation of its output, if it has one.
 #[derive(Clone, Debug)]
-pub(crate) struct Network {
-    layers: Vec<Linear>,
+struct Layer {
+    linear: Linear,
     norm: Option<BatchNorm>,
 }
 
-/// What the backward pass needs of the forward pass.
-#[derive(Debug)]
-pub(crate) struct Trace {
-    /// The input of each layer.
-    inputs: Vec<Array2<f32>>,
-    normalised: Option<Normalised>,
+/// The network that makes an embedding of an image.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    layers: Vec<Layer>,
 }
+
+/// What the backward pass needs of the forward pass: of each layer its input, and its normalised output.
+#[derive(Debug)]
+pub(crate) struct Trace(Vec<(Array2<f32>, Option<Normalised>)>);
 
 impl Network {
     /// A network of these widths, from the pixels to the dimension of the embedding.
     pub(crate) fn new(widths: &[usize], generator: &mut Xoshiro256PlusPlus) -> Self {
-        let dim = widths[widths.len() - 1];
-        Self {
+        let mut network = Self {
             layers: widths
                 .windows(2)
-                .map(|pair| Linear::new(pair[0], pair[1], generator))
+                .map(|pair| Layer {
+                    linear: Linear::new(pair[0], pair[1], generator),
+                    norm: None,
+                })
                 .collect(),
-            norm: Some(BatchNorm::new(dim)),
+        };
+        if let Some(last) = network.layers.last_mut() {
+            last.normalise();
         }
+        network
     }
 
     /// The same with weights that are so many times as large.
     #[allow(dead_code)] // `collapse` does not call it
     pub(crate) fn with_larger_weights(mut self, factor: f32) -> Self {
         for layer in &mut self.layers {
-            layer.weight.value *= factor;
+            layer.linear.weight.value *= factor;
         }
         self
     }
 
     /// The same without its normalisation: the embedding is the last layer's output, wherever that lies.
     #[allow(dead_code)] // `collapse` alone calls it
-    pub(crate) fn without_normalisation(self) -> Self {
-        Self { norm: None, ..self }
+    pub(crate) fn without_normalisation(mut self) -> Self {
+        for layer in &mut self.layers {
+            layer.norm = None;
+        }
+        self
     }
 
-    /// The output of the last layer, before it is normalised; `keep` is given the input of each layer.
-    fn project(&self, images: Array2<f32>, mut keep: impl FnMut(Array2<f32>)) -> Array2<f32> {
-        let mut activations = images;
-        for (index, layer) in self.layers.iter().enumerate() {
-            if index > 0 {
-                activations.mapv_inplace(|value| value.max(0.0));
-            }
-            let output = layer.forward(activations.view());
-            keep(std::mem::replace(&mut activations, output));
-        }
-        activations
+    /// The same with the output of every layer normalised, before it is rectified.
+    #[allow(dead_code)] // `characters` alone calls it
+    pub(crate) fn with_normalised_layers(mut self) -> Self {
+        self.layers.iter_mut().for_each(Layer::normalise);
+        self
     }
 
     /// The embeddings of a training batch of at least two images.
     pub(crate) fn forward(&mut self, images: Array2<f32>) -> (Array2<f32>, Trace) {
-        let mut inputs = Vec::new();
-        let output = self.project(images, |input| inputs.push(input));
-        let (embeddings, normalised) = match &mut self.norm {
-            Some(norm) => {
-                let (embeddings, normalised) = norm.train(&output);
-                (embeddings, Some(normalised))
+        let mut trace = Vec::new();
+        let mut activations = images;
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            if index > 0 {
+                rectify(&mut activations);
             }
-            None => (output, None),
-        };
-        (embeddings, Trace { inputs, normalised })
+            let output = layer.linear.forward(activations.view());
+            let (output, normalised) = match &mut layer.norm {
+                Some(norm) => {
+                    let (output, normalised) = norm.train(&output);
+                    (output, Some(normalised))
+                }
+                None => (output, None),
+            };
+            trace.push((std::mem::replace(&mut activations, output), normalised));
+        }
+        (activations, Trace(trace))
     }
 
     /// The embeddings that the trained network gives, each whatever the others in the batch.
     pub(crate) fn embed(&self, images: Array2<f32>) -> Array2<f32> {
-        let output = self.project(images, drop);
-        match &self.norm {
-            Some(norm) => norm.evaluate(&output),
-            None => output,
+        let mut activations = images;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index > 0 {
+                rectify(&mut activations);
+            }
+            let output = layer.linear.forward(activations.view());
+            activations = match &layer.norm {
+                Some(norm) => norm.evaluate(&output),
+                None => output,
+            };
         }
+        activations
     }
 
     /// The gradients of all parameters, in the order of [`parameters`](Self::parameters).
     pub(crate) fn backward(&self, trace: &Trace, gradient: &Array2<f32>) -> Vec<Array2<f32>> {
-        let (mut gradient, mut gradients) = match (&self.norm, &trace.normalised) {
-            (Some(norm), Some(normalised)) => {
-                let [gradient, grad_gain, grad_shift] = norm.backward(normalised, gradient);
-                (gradient, vec![grad_shift, grad_gain])
+        let Trace(trace) = trace;
+        let mut gradient = gradient.clone();
+        let mut gradients = Vec::new();
+        for (index, (layer, (input, normalised))) in self.layers.iter().zip(trace).enumerate().rev()
+        {
+            if let (Some(norm), Some(normalised)) = (&layer.norm, normalised) {
+                let [of_output, grad_gain, grad_shift] = norm.backward(normalised, &gradient);
+                gradients.extend([grad_shift, grad_gain]);
+                gradient = of_output;
             }
-            _ => (gradient.clone(), Vec::new()),
-        };
-        for (index, (layer, input)) in self.layers.iter().zip(&trace.inputs).enumerate().rev() {
             gradients.push(gradient.sum_axis(Axis(0)).insert_axis(Axis(0)));
             gradients.push(gradient.t().dot(input));
             if index > 0 {
-                gradient = gradient.dot(&layer.weight.value);
+                gradient = gradient.dot(&layer.linear.weight.value);
                 // The input of this layer is rectified: where it is zero, nothing flows back.
                 Zip::from(&mut gradient)
                     .and(input)
@@ -251,17 +271,27 @@ impl Network {
         gradients
     }
 
-    /// All parameters: weight and bias of each layer, then gain and shift of the normalisation, if there is one.
+    /// All parameters: of each layer weight and bias, then gain and shift of its normalisation, if there is one.
     pub(crate) fn parameters(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        self.layers
-            .iter_mut()
-            .flat_map(|layer| [&mut layer.weight, &mut layer.bias])
-            .chain(
-                self.norm
-                    .iter_mut()
+        self.layers.iter_mut().flat_map(|layer| {
+            let Layer { linear, norm } = layer;
+            [&mut linear.weight, &mut linear.bias].into_iter().chain(
+                norm.iter_mut()
                     .flat_map(|norm| [&mut norm.gain, &mut norm.shift]),
             )
+        })
     }
+}
+
+impl Layer {
+    /// Has its output normalised.
+    fn normalise(&mut self) {
+        self.norm = Some(BatchNorm::new(self.linear.weight.value.nrows()));
+    }
+}
+
+fn rectify(activations: &mut Array2<f32>) {
+    activations.mapv_inplace(|value| value.max(0.0));
 }
 
 #[cfg(test)]

@@ -79,21 +79,33 @@ impl Model {
         // An incomplete last batch is left out: a batch of one has no variance to normalise by.
         for batch in train.chunks_exact(BATCH.min(train.len())) {
             let labels = dataset.labels(batch);
-            let (embeddings, trace) = self.network.forward(dataset.images(batch));
-            loss(
-                embeddings.view(),
-                self.weights.value.view(),
-                &labels,
-                &mut self.evaluation,
-            )?;
-            let gradients = self
-                .network
-                .backward(&trace, &self.evaluation.grad_features);
-            for (parameter, gradient) in self.network.parameters().zip(&gradients) {
-                parameter.descend(gradient, rate);
-            }
-            self.weights.descend(&self.evaluation.grad_weights, rate);
+            self.step(dataset.images(batch), rate, |features, weights, out| {
+                loss(features, weights, &labels, out)
+            })?;
         }
+        Ok(())
+    }
+
+    /// One step on a batch of at least two images, at this learning rate. `loss` is given the embeddings and the class weights, and
+    /// an evaluation to fill.
+    pub(crate) fn step(
+        &mut self,
+        images: Array2<f32>,
+        rate: f32,
+        loss: impl FnOnce(
+            ArrayView2<'_, f32>,
+            ArrayView2<'_, f32>,
+            &mut Evaluation<f32>,
+        ) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (embeddings, trace) = self.network.forward(images);
+        let out = &mut self.evaluation;
+        loss(embeddings.view(), self.weights.value.view(), out)?;
+        let gradients = self.network.backward(&trace, &out.grad_features);
+        for (parameter, gradient) in self.network.parameters().zip(&gradients) {
+            parameter.descend(gradient, rate);
+        }
+        self.weights.descend(&out.grad_weights, rate);
         Ok(())
     }
 

@@ -9,8 +9,10 @@
 //! Everything is seeded, so that a second run writes the same bytes; only the figure of cost is measured on the machine
 //! at hand. What each figure shows, and with which parameters, is in `docs/figures/README.md`.
 
+mod adaptive;
 mod angles;
 mod boundaries;
+#[path = "../../examples/shared/chart/mod.rs"]
 mod chart;
 #[path = "../../examples/shared/command.rs"]
 mod command;
@@ -63,6 +65,8 @@ enum Figure {
     Plane,
     /// Target logit curves of every margin, and their slopes.
     Logits,
+    /// Logits that depend on the feature's norm, or on what the target has reached.
+    Adaptive,
     /// Decision boundaries of two classes.
     Boundaries,
     /// Angles of held-out digits to their class and to the nearest other.
@@ -89,6 +93,7 @@ impl Figure {
         match self {
             Self::Plane => plane::draw(context),
             Self::Logits => logits::draw(context),
+            Self::Adaptive => adaptive::draw(context),
             Self::Boundaries => boundaries::draw(context),
             Self::Angles => angles::draw(context),
             Self::Roc => roc::draw(context),

@@ -1,42 +1,18 @@
-//! The losses of the table, with the hyper-parameters they run with, and what each needs between two steps.
+//! Losses that a line names, and what each needs between two steps.
 
 use std::str::FromStr;
 
 use margin_losses::ndarray::{Array2, ArrayView2};
-use margin_losses::schedule::LambdaAnnealing;
+use margin_losses::schedule::{LambdaAnnealing, MarginWarmUp};
 use margin_losses::{
     AnyLoss, CenterLoss, Error, Evaluation, MarginLoss, Objective, Targets, guide,
 };
 
-/// The target's probability that the scale of the normalised losses must make possible.
-const TARGET_PROBABILITY: f64 = 0.9999;
 /// Center loss: the share α of the way that centers go in a step.
 const CENTER_RATE: f64 = 0.5;
-/// The step of network, class weights and learned numbers alike.
-pub(crate) const LEARNING_RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 
-/// The losses of the table, unless others are named.
-const TABLE: [&str; 16] = [
-    "softmax",
-    "softmax+center",
-    "modified-softmax",
-    "a-softmax",
-    "normface",
-    "normface:s=1,learned",
-    "am-softmax",
-    "cosface",
-    "arcface",
-    "combined:m2=0.3,m3=0.2",
-    "sphereface2",
-    "uniface",
-    "adaface",
-    "magface",
-    "mv-softmax",
-    "curricularface",
-];
-
-/// A loss of the table, as the line that names it.
+/// A loss, as the line that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loss(String);
 
@@ -51,10 +27,6 @@ impl FromStr for Loss {
 }
 
 impl Loss {
-    pub(crate) fn table() -> Vec<Self> {
-        TABLE.map(|line| Self(line.to_owned())).to_vec()
-    }
-
     /// K, the rows of W that each class has.
     pub(crate) fn sub_centers(&self) -> Result<usize, Error> {
         Ok(read(&self.0, 1.0)?.classifier().sub_centers())
@@ -81,9 +53,42 @@ fn read(line: &str, scale: f64) -> Result<Objective, Error> {
     with_scale.parse().or_else(|_| line.parse())
 }
 
-/// The scale of every loss that normalises the features, but for the learned one.
-pub(crate) fn scale(classes: usize) -> Result<f64, Error> {
-    guide::suggested_scale(classes, TARGET_PROBABILITY)
+/// The same loss with this share of its margin, wherever in its line the margin stands; the state is as the line has it.
+fn with_share(loss: &AnyLoss, share: f64) -> Result<AnyLoss, Error> {
+    let line = loss.to_string();
+    // The margin of A-Softmax is a whole number, and enters by λ.
+    if matches!(loss, AnyLoss::ASoftmax(_)) {
+        return Ok(loss.clone());
+    }
+    let Some((name, parameters)) = line.split_once(':') else {
+        return Ok(loss.clone());
+    };
+    let parameters: Vec<String> = parameters
+        .split(',')
+        .map(|parameter| match parameter.split_once('=') {
+            Some((key @ ("m" | "m2" | "m3" | "l_m" | "u_m"), margins)) => {
+                format!("{key}={}", scaled(margins, share))
+            }
+            // The factor of the angle, which without margin is 1.
+            Some(("m1", factor)) => {
+                let factor: f64 = factor.parse().expect("a factor is printed as a number");
+                format!("m1={}", 1.0 + share * (factor - 1.0))
+            }
+            _ => parameter.to_owned(),
+        })
+        .collect();
+    format!("{name}:{}", parameters.join(",")).parse()
+}
+
+/// A margin, or a list of them, times this share.
+fn scaled(margins: &str, share: f64) -> String {
+    let one = |margin: &str| {
+        margin.parse().map_or_else(
+            |_| String::new(),
+            |margin: f64| (share * margin).to_string(),
+        )
+    };
+    margins.split('/').map(one).collect::<Vec<_>>().join("/")
 }
 
 /// A loss in training, and the state that it leaves to its caller.
@@ -96,12 +101,15 @@ pub(crate) struct Criterion {
     centers: Array2<f32>,
     /// The course of A-Softmax's λ: its margin enters bit by bit.
     annealing: Option<LambdaAnnealing>,
+    /// The loss with its whole margin, and the share of that which is there in each iteration.
+    warm_up: Option<(AnyLoss, MarginWarmUp)>,
     iteration: u64,
 }
 
 impl Criterion {
-    pub(crate) fn new(loss: &Loss, classes: usize, dim: usize) -> Result<Self, Error> {
-        let mut objective = read(loss.title(), scale(classes)?)?;
+    /// The loss at this scale, unless its line has another; the margin is there from the first step.
+    pub(crate) fn new(loss: &Loss, scale: f64, classes: usize, dim: usize) -> Result<Self, Error> {
+        let mut objective = read(loss.title(), scale)?;
         let begun: Option<AnyLoss> = match objective.classifier().loss() {
             AnyLoss::SphereFace2(bare) if bare.bias() == 0.0 => Some(
                 bare.with_bias(guide::sphere_face2_bias(classes, bare)?)?
@@ -122,27 +130,29 @@ impl Criterion {
             objective,
             centers: Array2::zeros((classes, dim)),
             annealing: annealed.then(LambdaAnnealing::sphere_face),
+            warm_up: None,
             iteration: 0,
         })
     }
 
-    /// Loss and gradients of a training batch; then the loss's own state takes its step.
+    /// The same with a margin that grows from nothing over so many iterations.
+    #[allow(dead_code)] // `digits` does not call it
+    pub(crate) fn with_warm_up(self, iterations: u64) -> Result<Self, Error> {
+        let whole = self.objective.classifier().loss().clone();
+        let warm_up = Some((whole, MarginWarmUp::new(0.0, 1.0, iterations)?));
+        Ok(Self { warm_up, ..self })
+    }
+
+    /// Loss and gradients of a training batch; then the loss's own state takes its step, at this learning rate.
     pub(crate) fn step(
         &mut self,
+        rate: f64,
         features: ArrayView2<'_, f32>,
         weights: ArrayView2<'_, f32>,
         labels: &[usize],
         evaluation: &mut Evaluation<f32>,
     ) -> Result<(), Error> {
-        // SphereFace counts its first iteration as 1.
-        self.iteration += 1;
-        if let (Some(annealing), AnyLoss::ASoftmax(loss)) =
-            (&self.annealing, self.objective.classifier().loss())
-        {
-            let loss = loss.with_lambda(annealing.at(self.iteration))?;
-            self.objective.set_classifier(loss)?;
-        }
-
+        self.take_margin()?;
         self.objective
             .over_centers(self.centers.view())
             .evaluate_into(features, weights, &Targets::new(labels), evaluation)?;
@@ -157,10 +167,37 @@ impl Criterion {
             .zip(&evaluation.grad_learnables)
         {
             *velocity = MOMENTUM * *velocity + f64::from(gradient);
-            *value -= LEARNING_RATE * *velocity;
+            *value -= rate * *velocity;
+        }
+        if matches!(self.objective.classifier().loss(), AnyLoss::AdaptiveFace(_)) {
+            // Margins, which are refused outside of their range.
+            for margin in &mut learnables {
+                *margin = margin.clamp(0.0, 1.0);
+            }
         }
         self.objective.set_learnables(&learnables)?;
         self.objective.set_statistics(evaluation.statistics())
+    }
+
+    /// The margin of the next iteration.
+    fn take_margin(&mut self) -> Result<(), Error> {
+        if let Some((whole, warm_up)) = &self.warm_up
+            && self.iteration <= warm_up.iterations()
+        {
+            let mut loss = with_share(whole, warm_up.at(self.iteration))?;
+            loss.set_learnables(self.objective.learnables())?;
+            loss.set_statistics(self.objective.statistics())?;
+            self.objective.set_classifier(loss)?;
+        }
+        // SphereFace counts its first iteration as 1.
+        self.iteration += 1;
+        if let (Some(annealing), AnyLoss::ASoftmax(loss)) =
+            (&self.annealing, self.objective.classifier().loss())
+        {
+            let loss = loss.with_lambda(annealing.at(self.iteration))?;
+            self.objective.set_classifier(loss)?;
+        }
+        Ok(())
     }
 
     /// The share of rows that are taken for their class.
@@ -184,7 +221,7 @@ mod tests {
     use margin_losses::ndarray::{Array2, Axis};
     use margin_losses::{AnyLoss, Evaluation, SphereFace2, guide};
 
-    use super::{Criterion, Loss, TABLE, read, scale};
+    use super::{Criterion, Loss, read, with_share};
 
     #[test]
     fn biases_begin_where_the_guide_says_and_are_learned() {
@@ -194,30 +231,18 @@ mod tests {
             ("uniface:b=2", 2.0),
             (
                 "sphereface2",
-                guide::sphere_face2_bias(10, &SphereFace2::new(scale(10).unwrap(), 0.4).unwrap())
-                    .unwrap(),
+                guide::sphere_face2_bias(10, &SphereFace2::new(12.0, 0.4).unwrap()).unwrap(),
             ),
         ] {
-            let mut criterion = Criterion::new(&line.parse().unwrap(), 10, 10).unwrap();
+            let mut criterion = Criterion::new(&line.parse().unwrap(), 12.0, 10, 10).unwrap();
             assert_eq!(criterion.objective.learnables(), [first], "{line}");
             let labels = [3; 4];
             let features = weights.select(Axis(0), &labels);
             let mut out = Evaluation::new();
             criterion
-                .step(features.view(), weights.view(), &labels, &mut out)
+                .step(0.02, features.view(), weights.view(), &labels, &mut out)
                 .unwrap();
             assert_ne!(criterion.objective.learnables(), [first], "{line}");
-        }
-    }
-
-    /// But for center loss, which is never alone, and margins by class, which have a line for each loss or as many as classes.
-    #[test]
-    fn the_table_has_every_loss() {
-        for name in AnyLoss::NAMES.iter().filter(|name| {
-            **name != "center" && **name != "adaptiveface" && !name.starts_with("varying")
-        }) {
-            let of_it = |line: &&str| line.split(':').next() == Some(name);
-            assert!(TABLE.iter().any(of_it), "{name}");
         }
     }
 
@@ -251,14 +276,71 @@ mod tests {
         ] {
             assert_eq!(read(line, 12.0).unwrap().to_string(), expected, "{line}");
         }
-        for line in TABLE {
-            assert!(line.parse::<Loss>().is_ok(), "{line}");
-        }
         let refusal = |line: &str| line.parse::<Loss>().unwrap_err().to_string();
         assert!(
             refusal("arcface:s=10,m=28")
                 .starts_with("margin is 28, but must lie in [0, pi) radians")
         );
         assert!(refusal("center").contains("softmax+center"));
+    }
+
+    #[test]
+    fn margins_grow_wherever_they_stand() {
+        for (line, half) in [
+            ("softmax", "softmax"),
+            ("normface:s=12", "normface:s=12"),
+            ("a-softmax:m=4,lambda=0", "a-softmax:m=4,lambda=0"),
+            (
+                "arcface:s=12,m=0.5,past_pi=paper,filter=0.4",
+                "arcface:s=12,m=0.25,past_pi=paper,filter=0.4",
+            ),
+            ("cosface:s=12,m=0.1/0.4", "cosface:s=12,m=0.05/0.2"),
+            ("cosface:s=12,m=0.4/", "cosface:s=12,m=0.2/"),
+            (
+                "combined:s=12,m1=1.5,m2=0.3,m3=0.2",
+                "combined:s=12,m1=1.25,m2=0.15,m3=0.1",
+            ),
+            (
+                "magface:s=12,l_m=0.25,u_m=0.75,l_a=10,u_a=110,lambda_g=35",
+                "magface:s=12,l_m=0.125,u_m=0.375,l_a=10,u_a=110,lambda_g=35",
+            ),
+            (
+                "mv-softmax:s=12,m=0.5,t=0.2,arc",
+                "mv-softmax:s=12,m=0.25,t=0.2,arc",
+            ),
+        ] {
+            let loss: AnyLoss = line.parse().unwrap();
+            assert_eq!(with_share(&loss, 0.5).unwrap().to_string(), half, "{line}");
+            assert_eq!(with_share(&loss, 1.0).unwrap(), loss, "{line}");
+            assert!(with_share(&loss, 0.0).is_ok(), "{line}");
+        }
+    }
+
+    /// Scale and statistics have moved on when the margin grows, and stay as they are.
+    #[test]
+    fn a_warm_up_keeps_what_the_loss_has_learned() {
+        let weights = Array2::<f32>::eye(4);
+        let labels = [0, 1, 2, 3];
+        for line in ["sphereface2", "adaface", "curricularface"] {
+            let loss = line.parse().unwrap();
+            let mut criterion = Criterion::new(&loss, 12.0, 4, 4)
+                .and_then(|criterion| criterion.with_warm_up(4))
+                .unwrap();
+            let mut seen = Vec::new();
+            for _ in 0..6 {
+                let mut out = Evaluation::new();
+                criterion
+                    .step(0.1, weights.view(), weights.view(), &labels, &mut out)
+                    .unwrap();
+                let objective = &criterion.objective;
+                let state = [objective.learnables(), objective.statistics()].concat();
+                assert!(!seen.contains(&state), "{line}: {state:?}");
+                seen.push(state);
+            }
+            let shown = criterion.objective.to_string();
+            let whole = read(line, 12.0).unwrap().to_string();
+            let margin = |line: &str| line.split([',', ':']).nth(2).map(str::to_owned);
+            assert_eq!(margin(&shown), margin(&whole));
+        }
     }
 }
