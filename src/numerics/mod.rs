@@ -8,6 +8,7 @@ mod order_free;
 pub(crate) mod parallel;
 
 pub(crate) use element::Element;
+pub(crate) use exp::softplus;
 pub(crate) use lanes::{
     difference_of_products, dot, extremes, larger, largest, largest_magnitude, reduce, vectorized,
 };
