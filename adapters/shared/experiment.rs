@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// How often each image is seen.
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
+    /// The learning rate at first; it falls to 0.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
     /// What everything random begins with.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -63,6 +66,7 @@ pub(crate) struct Experiment {
     pub(crate) route: Route,
     pub(crate) seed: u64,
     warm_up: f64,
+    rate: f64,
     generator: Xoshiro256PlusPlus,
 }
 
@@ -74,6 +78,7 @@ pub(crate) struct Setting {
     pub(crate) batch: usize,
     pub(crate) dim: usize,
     pub(crate) epochs: usize,
+    pub(crate) rate: f64,
     /// The share of the steps over which the margin grows.
     pub(crate) warm_up: f64,
 }
@@ -114,6 +119,7 @@ impl Experiment {
             route: options.route,
             seed: options.seed,
             warm_up: setting.warm_up,
+            rate: options.rate.unwrap_or(setting.rate),
             generator: Xoshiro256PlusPlus::seed_from_u64(options.seed),
             dataset,
         })
@@ -163,10 +169,10 @@ impl Experiment {
             .collect()
     }
 
-    /// The learning rate: the first one, falling to 0 along a cosine.
-    pub(crate) fn rate(&self, step: usize, first: f64) -> f64 {
+    /// The learning rate, which falls to 0 along a cosine.
+    pub(crate) fn rate(&self, step: usize) -> f64 {
         let done = step as f64 / self.steps() as f64;
-        first * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        self.rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
     }
 
     /// The loss of a step, whose margin is still growing. What it has learned stays.

@@ -1,16 +1,49 @@
 //! Everything that is asked of `margin-losses`: the rest of this crate takes it from here. This file names no framework, so that
 //! a test of the core can compile it.
 
-pub(crate) use margin_losses::ndarray::{ArrayView2, ArrayViewMut2};
+pub(crate) use margin_losses::ndarray::{Array2, ArrayView2, ArrayViewMut2};
 pub(crate) use margin_losses::offload::{Offload, OffloadedBatch};
 pub(crate) use margin_losses::{
-    AnyLoss, Argument, ClassBlock, Error as LossError, Evaluation, Float, MarginLoss, Targets,
+    AnyLoss, Argument, ClassBlock, Error as LossError, Evaluation, Float, MarginLoss, Objective,
+    Targets,
 };
 
+use margin_losses::ndarray::ShapeBuilder;
 use margin_losses::offload::RowFigures;
 
 /// How many figures there are of each row.
 pub(crate) const FIGURES: usize = 6;
+
+/// Entries as a matrix of these strides; none if they are too few.
+pub(crate) fn view<A>(
+    entries: &[A],
+    [rows, columns]: [usize; 2],
+    [by_row, by_column]: [usize; 2],
+) -> Option<ArrayView2<'_, A>> {
+    let shape = (rows, columns).strides((by_row, by_column));
+    ArrayView2::from_shape(shape, entries).ok()
+}
+
+/// What an objective keeps from step to step: what it has learned, and its running statistics.
+pub(crate) fn kept(objective: &Objective) -> [Vec<f64>; 2] {
+    [
+        objective.learnables().to_vec(),
+        objective.statistics().to_vec(),
+    ]
+}
+
+/// Puts both back, or neither.
+pub(crate) fn restore(
+    objective: &mut Objective,
+    [learnables, statistics]: [&[f64]; 2],
+) -> Result<(), LossError> {
+    let [before, _] = kept(objective);
+    objective.set_learnables(learnables)?;
+    objective.set_statistics(statistics).or_else(|error| {
+        objective.set_learnables(&before)?;
+        Err(error)
+    })
+}
 
 /// The shapes of features and class weights, which must be N×d and C×d.
 pub(crate) fn check_dimensions(features: [usize; 2], weights: [usize; 2]) -> Result<(), LossError> {

@@ -1,12 +1,10 @@
 //! What a checkpoint holds beside the network.
 
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
-use margin_losses::ndarray::{Array2, ArrayView2};
-use margin_losses::{Argument, Objective};
-
+use crate::bridge::{self, Argument, Array2, ArrayView2, Objective};
 use crate::element::{Element, tensor, with_array};
 use crate::error::Error;
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor};
 
 /// What a training has beside its network: class weights and centers that are arrays, what the loss has learned, and its
 /// running statistics.
@@ -67,11 +65,12 @@ impl Checkpoint {
         let list = |numbers: &[f64]| {
             (!numbers.is_empty()).then(|| frozen(tensor(numbers, [numbers.len()], device)))
         };
+        let [learnables, statistics] = bridge::kept(objective);
         Self {
             weights: matrix(weights),
             centers: matrix(centers),
-            learnables: list(objective.learnables()),
-            statistics: list(objective.statistics()),
+            learnables: list(&learnables),
+            statistics: list(&statistics),
         }
     }
 
@@ -101,12 +100,7 @@ impl Checkpoint {
     pub fn restore(&self, objective: &mut Objective) -> Result<(), Error> {
         let learnables = numbers(self.learnables.as_ref())?;
         let statistics = numbers(self.statistics.as_ref())?;
-        let before = objective.learnables().to_vec();
-        objective.set_learnables(&learnables)?;
-        objective.set_statistics(&statistics).or_else(|error| {
-            objective.set_learnables(&before)?;
-            Err(error.into())
-        })
+        Ok(bridge::restore(objective, [&learnables, &statistics])?)
     }
 }
 

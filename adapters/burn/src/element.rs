@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::bridge::{Argument, ArrayView2, Float};
+use crate::bridge::{self, Argument, ArrayView2, Float};
 use crate::error::Error;
 
 /// The element types that both burn and the losses have: `f32` and `f64`.
@@ -63,7 +63,8 @@ pub fn with_array<A: Element, R, E: Into<Error>>(
     let [rows, columns] = matrix(tensor, argument, A::dtype())?;
     let data = tensor.clone().inner().try_into_data().map_err(unreadable)?;
     let entries = data.as_slice::<A>().map_err(unreadable)?;
-    let array = ArrayView2::from_shape((rows, columns), entries).map_err(unreadable)?;
+    let array = bridge::view(entries, [rows, columns], [columns, 1])
+        .ok_or_else(|| Error::Burn("a tensor with too few entries".to_owned()))?;
     read(array).map_err(Into::into)
 }
 

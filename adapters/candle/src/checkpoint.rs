@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
-use margin_losses::ndarray::Array2;
-use margin_losses::{Argument, Objective};
-
+use crate::bridge::{self, Argument, Array2, Objective};
 use crate::element::{Element, tensor, with_array};
 use crate::error::Error;
+use candle_core::{DType, Device, Tensor};
 
 const WEIGHTS: &str = "head.weights";
 const CENTERS: &str = "head.centers";
@@ -61,11 +59,12 @@ impl<A: Element> Checkpoint<A> {
     /// What the loss itself holds; class weights and centers are yours to add.
     #[must_use]
     pub fn new(objective: &Objective) -> Self {
+        let [learnables, statistics] = bridge::kept(objective);
         Self {
             weights: Array2::default((0, 0)),
             centers: Array2::default((0, 0)),
-            learnables: objective.learnables().to_vec(),
-            statistics: objective.statistics().to_vec(),
+            learnables,
+            statistics,
         }
     }
 
@@ -75,12 +74,8 @@ impl<A: Element> Checkpoint<A> {
     ///
     /// [`Error::Loss`] if it was another loss.
     pub fn restore(&self, objective: &mut Objective) -> Result<(), Error> {
-        let before = objective.learnables().to_vec();
-        objective.set_learnables(&self.learnables)?;
-        objective.set_statistics(&self.statistics).or_else(|error| {
-            objective.set_learnables(&before)?;
-            Err(error.into())
-        })
+        let kept = [self.learnables.as_slice(), self.statistics.as_slice()];
+        Ok(bridge::restore(objective, kept)?)
     }
 
     /// The tensors of a file, whose names begin with `head.`; what is empty is left out.

@@ -1,9 +1,8 @@
 //! Tensors as arrays, and back.
 
 use candle_core::{Device, Storage, Tensor, WithDType};
-use margin_losses::ndarray::ShapeBuilder;
 
-use crate::bridge::{Argument, ArrayView2, Float};
+use crate::bridge::{self, Argument, ArrayView2, Float};
 use crate::error::Error;
 
 /// The element types that both candle and the losses have: `f32` and `f64`.
@@ -77,9 +76,8 @@ pub fn with_array<A: Element, R, E: Into<Error>>(
         let found = layout.stride().len();
         return Err(Error::Rank { argument, found });
     };
-    let shape = (rows, columns).strides((by_row, by_column));
-    let array = ArrayView2::from_shape(shape, entries)
-        .map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+    let array = bridge::view(entries, [rows, columns], [by_row, by_column])
+        .ok_or_else(|| candle_core::Error::Msg("a storage too short for its layout".to_owned()))?;
     read(array).map_err(Into::into)
 }
 

@@ -22,6 +22,7 @@ const SETTING: Setting = Setting {
     batch: 128,
     dim: 64,
     epochs: 4,
+    rate: 5e-3,
     warm_up: 0.4,
 };
 

@@ -23,7 +23,6 @@ use margin_losses_burn::{DeviceLoss, Error, HostLoss, Loss, with_array};
 
 use experiment::{Experiment, Route, Trained};
 
-const RATE: f64 = 2e-3;
 /// What the loss itself learns has a rate of its own.
 const RATE_OF_LEARNABLES: f64 = 0.1;
 /// How many images are embedded at a time.
@@ -56,7 +55,9 @@ impl Model {
             first: convolution([1, 16]),
             second: convolution([16, 32]),
             pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
-            embedding: LinearConfig::new(32 * side * side, dim).init(device),
+            embedding: LinearConfig::new(32 * side * side, dim)
+                .with_bias(false)
+                .init(device),
             norm: BatchNormConfig::new(dim).init(device),
             weights: Param::from_data(weights, device),
         })
@@ -182,7 +183,7 @@ pub(crate) fn train(experiment: &mut Experiment) -> Result<Trained, Error> {
         let (batches, mut sum) = (experiment.epoch(), 0.0);
         for rows in &batches {
             experiment.warm_up(step, &aim)?;
-            let rate = experiment.rate(step, RATE);
+            let rate = experiment.rate(step);
             sum += training.step(experiment, rows, rate)?;
             step += 1;
             progress.inc(1);

@@ -19,7 +19,8 @@ const SETTING: Setting = Setting {
     loss: "arcface:s=10,m=0.3",
     batch: 64,
     dim: 32,
-    epochs: 10,
+    epochs: 15,
+    rate: 1e-3,
     warm_up: 0.3,
 };
 

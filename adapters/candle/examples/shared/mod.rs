@@ -13,7 +13,7 @@ pub(crate) mod idx;
 use candle_core::{DType, Device, Module, ModuleT, Tensor, Var};
 use candle_nn::{
     AdamW, BatchNorm, Conv2d, Conv2dConfig, Linear, Optimizer, ParamsAdamW, VarBuilder, VarMap,
-    batch_norm, conv2d, linear,
+    batch_norm, conv2d, linear_no_bias,
 };
 use margin_losses::ndarray::Array2;
 use margin_losses::{AnyLoss, Argument, CenterLoss, Evaluation, Targets, init};
@@ -21,7 +21,6 @@ use margin_losses_candle::{DeviceLoss, Error, HostLoss, Loss, with_array};
 
 use experiment::{Experiment, Route, Trained};
 
-const RATE: f64 = 2e-3;
 /// What the loss itself learns has a rate of its own.
 const RATE_OF_LEARNABLES: f64 = 0.1;
 /// How many images are embedded at a time.
@@ -45,7 +44,7 @@ impl Network {
                 conv2d(1, 16, 3, padded, vars.pp("first"))?,
                 conv2d(16, 32, 3, padded, vars.pp("second"))?,
             ],
-            embedding: linear(32 * (side / 4) * (side / 4), dim, vars.pp("embedding"))?,
+            embedding: linear_no_bias(32 * (side / 4) * (side / 4), dim, vars.pp("embedding"))?,
             norm: batch_norm(dim, 1e-5, vars.pp("norm"))?,
         })
     }
@@ -107,7 +106,7 @@ impl Training {
         let mut trained = vars.all_vars();
         trained.push(weights.clone());
         let parameters = ParamsAdamW {
-            lr: RATE,
+            lr: experiment.rate(0),
             ..ParamsAdamW::default()
         };
         Ok(Self {
@@ -208,9 +207,7 @@ pub(crate) fn train(experiment: &mut Experiment) -> Result<Trained, Error> {
         let (batches, mut sum) = (experiment.epoch(), 0.0);
         for rows in &batches {
             experiment.warm_up(step, &aim)?;
-            training
-                .optimizer
-                .set_learning_rate(experiment.rate(step, RATE));
+            training.optimizer.set_learning_rate(experiment.rate(step));
             sum += training.step(experiment, rows)?;
             step += 1;
             progress.inc(1);
