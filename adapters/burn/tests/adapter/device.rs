@@ -363,7 +363,7 @@ fn bad_input_is_named() -> Any {
         "{error}"
     );
     assert_eq!(refused(&x, &w, &[0]), "labels: 2 entries expected, 1 found");
-    let zero = x.clone().slice_fill([1..2], 0.0_f32);
+    let zero = x.clone().slice_fill(1..2, 0.0_f32);
     let error = refused(&zero, &w, &[0, 1]);
     assert_eq!(error, "features row 1 has a norm too small to divide by");
     let error = refused(&(x.clone() / 0.0), &w, &[0, 1]);
@@ -373,7 +373,7 @@ fn bad_input_is_named() -> Any {
         (f32::NAN, "holds a NaN or an infinity"),
         (f32::INFINITY, "holds a NaN or an infinity"),
     ] {
-        let w = w.clone().slice_fill([2..3], bad);
+        let w = w.clone().slice_fill(2..3, bad);
         assert_eq!(
             refused(&x, &w, &[0, 1]),
             format!("class weights row 2 {what}")
