@@ -71,7 +71,7 @@ impl Counted {
         }
     }
 
-    fn row_weights<A: Copy>(&self, row_weights: &[A]) -> Result<Vec<A>, Error> {
+    pub(crate) fn row_weights<A: Copy>(&self, row_weights: &[A]) -> Result<Vec<A>, Error> {
         check::row_count(Argument::RowWeights, self.batch, row_weights.len())?;
         Ok(self.rows.iter().map(|&row| row_weights[row]).collect())
     }

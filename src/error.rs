@@ -318,6 +318,11 @@ pub enum Error {
     },
     /// The center loss was to classify.
     NoClassifier,
+    /// A loss is more than a margin over cosines of a fixed scale, and is not [offloaded](crate::offload).
+    NotOffloadable {
+        /// The loss.
+        loss: String,
+    },
     /// A text gives a loss a parameter that it does not have.
     UnknownParameter {
         /// The loss.
@@ -481,6 +486,10 @@ impl fmt::Display for Error {
             ),
             Self::NoClassifier => f.write_str(
                 "the center loss does not classify: join it to a loss that does, as in softmax+center:lambda=0.003",
+            ),
+            Self::NotOffloadable { ref loss } => write!(
+                f,
+                "{loss} is not offloaded: it is more than a margin over cosines of a fixed scale"
             ),
             Self::UnknownParameter {
                 loss,

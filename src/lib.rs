@@ -107,6 +107,7 @@ mod mv_softmax;
 mod norm_face;
 mod numerics;
 mod objective;
+pub mod offload;
 mod request;
 mod scale;
 pub mod schedule;

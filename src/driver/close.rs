@@ -1,7 +1,7 @@
 //! Close: what the segments have left behind becomes each row's loss, and what makes gradients of its exponentials.
 
 use crate::numerics::Element;
-use crate::numerics::binary_exponent;
+use crate::numerics::{binary_exponent, softplus};
 use crate::scratch::RowSum;
 
 use super::features::Batch;
@@ -53,16 +53,6 @@ pub(super) const LARGEST_EXPONENT: i32 = 1022;
 
 /// The exponent of a bound that is 0, or that has underflowed.
 const NO_BOUND: i32 = -1000;
-
-/// ln(1 + e^gap), and its derivative.
-fn softplus(gap: f64) -> (f64, f64) {
-    let ratio = (-gap.abs()).exp();
-    if gap <= 0.0 {
-        (ratio.ln_1p(), ratio / (1.0 + ratio))
-    } else {
-        (gap + ratio.ln_1p(), 1.0 / (1.0 + ratio))
-    }
-}
 
 /// F = (1 − e^−ℓ)^γ ℓ, and its derivative.
 fn focal(gamma: f64, loss: f64) -> (f64, f64) {

@@ -108,6 +108,16 @@ ln_1p!(
     ]
 );
 
+/// ln(1 + e^gap), and its derivative.
+pub(crate) fn softplus(gap: f64) -> (f64, f64) {
+    let ratio = (-gap.abs()).exp();
+    if gap <= 0.0 {
+        (ratio.ln_1p(), ratio / (1.0 + ratio))
+    } else {
+        (gap + ratio.ln_1p(), 1.0 / (1.0 + ratio))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

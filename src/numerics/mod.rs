@@ -10,6 +10,7 @@ pub(crate) mod parallel;
 
 pub(crate) use bytes::{Bytes, Message, Received};
 pub(crate) use element::Element;
+pub(crate) use exp::softplus;
 pub(crate) use lanes::{
     difference_of_products, dot, extremes, larger, largest, largest_magnitude, reduce, vectorized,
 };
