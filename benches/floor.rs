@@ -349,7 +349,7 @@ fn step(mut block: ClassBlock<'_, f32>) {
 const TWO_TARGETS: &str = "arcface with two targets";
 
 /// Losses by their lines, one of each kind.
-const LINES: [&str; 24] = [
+const LINES: [&str; 23] = [
     "softmax",
     "modified-softmax",
     "a-softmax:m=4,lambda=5",
