@@ -33,7 +33,7 @@ const TABLE: [&str; 27] = [
     "mv-softmax:m=0.5,arc,easy",
     "sphereface2",
     "sphereface2:undivided",
-    "sphereface2:arc,undivided",
+    "sphereface2:m=0.2,arc,undivided",
     "uniface",
     "cosface+subcenters:k=3",
     "arcface+subcenters:k=3",
