@@ -76,7 +76,18 @@ impl<'a> Peers<'a> {
 
     /// Refuses what asks for all class weights at once.
     pub(super) fn check(&self, head: &Head<'_>) -> Result<(), Error> {
-        if self.are_there() && head.smoothing != 0.0 {
+        // By name, so that whoever adds a mechanism decides here whether ranks know enough for it.
+        let Head {
+            layer: _,
+            margin: _,
+            constants: _,
+            learns: _,
+            group: _,
+            smoothing,
+            focal: _,
+            link: _,
+        } = *head;
+        if self.are_there() && smoothing != 0.0 {
             return Err(Error::NotComposable {
                 what: "label smoothing",
                 with: "classes that are spread over ranks",
@@ -302,20 +313,32 @@ impl Which {
     }
 
     fn put<A: Element>(&self, sum: &RowSum<A>, message: &mut Message) {
-        message.put(sum.total);
-        message.put_all([sum.shift, sum.largest]);
+        // The target's logit is sent once for each row.
+        let RowSum {
+            total,
+            length,
+            mean,
+            shift,
+            largest,
+            target: _,
+        } = *sum;
+        message.put(total);
+        message.put_all([shift, largest]);
         if self.lengths {
-            message.put(sum.length);
+            message.put(length);
         }
         if self.means {
-            message.put(sum.mean);
+            message.put(mean);
         }
     }
 
     fn take<A: Element>(&self, message: &mut Received<'_>) -> Result<RowSum<A>, Error> {
-        let mut sum = RowSum::none();
-        sum.total = message.take()?;
-        (sum.shift, sum.largest) = (message.take()?, message.take()?);
+        let mut sum = RowSum {
+            total: message.take()?,
+            shift: message.take()?,
+            largest: message.take()?,
+            ..RowSum::none()
+        };
         if self.lengths {
             sum.length = message.take()?;
         }
@@ -334,34 +357,53 @@ impl Head<'_> {
 
 impl<A: Element> RowTarget<A> {
     fn put(&self, message: &mut Message) {
-        message.put(self.column);
-        message.put_all([self.logit, self.value, self.plain_logit, self.cosine]);
-        message.put_all(self.steepest);
-        message.put_all(self.term);
-        message.put(self.negative_slope);
-        message.put(self.changed.is_some());
-        if let Some(changed) = self.changed {
-            message.put(changed.above);
-            message.put_all(changed.polynomial);
+        let Self {
+            column,
+            logit,
+            value,
+            plain_logit,
+            cosine,
+            steepest,
+            term,
+            changed,
+            negative_slope,
+        } = *self;
+        message.put(column);
+        message.put_all([logit, value, plain_logit, cosine, negative_slope]);
+        message.put_all(steepest);
+        message.put_all(term);
+        message.put(changed.is_some());
+        if let Some(Changed { above, polynomial }) = changed {
+            message.put(above);
+            message.put_all(polynomial);
         }
     }
 
     fn take(message: &mut Received<'_>) -> Result<Self, Error> {
-        let mut target = Self::ELSEWHERE;
-        target.column = message.take()?;
-        target.logit = message.take()?;
-        target.value = message.take()?;
-        target.plain_logit = message.take()?;
-        target.cosine = message.take()?;
-        message.take_into(&mut target.steepest)?;
-        message.take_into(&mut target.term)?;
-        target.negative_slope = message.take()?;
+        let column = message.take()?;
+        let mut numbers = [0.0; 5];
+        message.take_into(&mut numbers)?;
+        let [logit, value, plain_logit, cosine, negative_slope] = numbers;
+        let (mut steepest, mut term) = ([0.0; 2], [0.0; 2]);
+        message.take_into(&mut steepest)?;
+        message.take_into(&mut term)?;
+        let mut changed = None;
         if message.take::<bool>()? {
             let above = message.take()?;
             let mut polynomial = [A::zero(); 4];
             message.take_into(&mut polynomial)?;
-            target.changed = Some(Changed { above, polynomial });
+            changed = Some(Changed { above, polynomial });
         }
-        Ok(target)
+        Ok(Self {
+            column,
+            logit,
+            value,
+            plain_logit,
+            cosine,
+            steepest,
+            term,
+            changed,
+            negative_slope,
+        })
     }
 }
