@@ -58,7 +58,7 @@ impl<A: Element> WayBack<'_, '_, A> {
             &mut of_sample
         });
         let mut constants = Pieces::over(grad_constants);
-        let tasks = plan.runs().into_iter().map(|blocks| {
+        let tasks = plan.runs().map(|blocks| {
             let rows = rows.take(plan.columns_of(&blocks).len() * plan.dim);
             let constants = constants_of(plan, &blocks, &mut constants);
             Run::new(plan, blocks, rows, constants)
@@ -86,7 +86,8 @@ impl<A: Element> WayBack<'_, '_, A> {
     ) {
         let plan = &self.batch.plan;
         let mut constants = Pieces::over(grad_constants);
-        for runs in plan.runs().chunks(lanes.len()) {
+        let runs: Vec<_> = plan.runs().collect();
+        for runs in runs.chunks(lanes.len()) {
             let tasks = runs
                 .iter()
                 .zip(&mut *lanes)
@@ -122,7 +123,7 @@ impl<A: Element> WayBack<'_, '_, A> {
         let plan = &self.batch.plan;
         let with_constants = self.batch.head.learns == Learns::Constants;
         let found = Mutex::new(Vec::new());
-        parallel::deal(lanes, plan.runs().into_iter(), |lane, blocks| {
+        parallel::deal(lanes, plan.runs(), |lane, blocks| {
             let columns = plan.columns_of(&blocks);
             let first = columns.start / plan.group;
             let classes = columns.len() / plan.group;

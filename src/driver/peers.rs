@@ -79,14 +79,26 @@ impl<'a> Peers<'a> {
         let Some(shard) = self.shard else {
             return Ok(());
         };
-        let what = if matches!(head.learns, Learns::Margins { .. }) && shard.sampling.is_some() {
+        // By name, so that whoever adds a mechanism decides here whether ranks know enough for it.
+        let Head {
+            layer: _,
+            margin: _,
+            constants: _,
+            learns,
+            group: _,
+            nearest,
+            smoothing,
+            focal: _,
+            link: _,
+        } = *head;
+        let what = if matches!(learns, Learns::Margins { .. }) && shard.sampling.is_some() {
             return Err(Error::NotComposable {
                 what: "a loss that learns a margin for each class",
                 with: "a sample of the classes",
             });
-        } else if head.smoothing != 0.0 {
+        } else if smoothing != 0.0 {
             "label smoothing"
-        } else if head.nearest.is_some() {
+        } else if nearest.is_some() {
             "an inter-topk penalty"
         } else {
             return Ok(());
@@ -314,20 +326,35 @@ impl Which {
     }
 
     fn put<A: Element>(&self, sum: &RowSum<A>, message: &mut Message) {
-        message.put(sum.total);
-        message.put_all([sum.shift, sum.largest]);
+        // The target's logit is sent once for each row.
+        let RowSum {
+            total,
+            length,
+            mean,
+            shift,
+            largest,
+            // Of smoothed labels, which are refused.
+            logits: _,
+            // Told once for each row.
+            targets: _,
+        } = *sum;
+        message.put(total);
+        message.put_all([shift, largest]);
         if self.lengths {
-            message.put(sum.length);
+            message.put(length);
         }
         if self.means {
-            message.put(sum.mean);
+            message.put(mean);
         }
     }
 
     fn take<A: Element>(&self, message: &mut Received<'_>) -> Result<RowSum<A>, Error> {
-        let mut sum = RowSum::none();
-        sum.total = message.take()?;
-        (sum.shift, sum.largest) = (message.take()?, message.take()?);
+        let mut sum = RowSum {
+            total: message.take()?,
+            shift: message.take()?,
+            largest: message.take()?,
+            ..RowSum::none()
+        };
         if self.lengths {
             sum.length = message.take()?;
         }
@@ -346,40 +373,64 @@ impl Head<'_> {
 
 impl<A: Element> RowTarget<A> {
     fn put(&self, message: &mut Message) {
-        message.put(self.column);
-        message.put_all([self.logit, self.value, self.plain_logit, self.cosine]);
-        message.put_all(self.steepest);
-        message.put_all(self.term);
-        message.put(self.negative_slope);
-        message.put(self.changed.is_some());
-        if let Some(changed) = self.changed {
-            let Turn { scale, cos, sin } = changed.turn;
-            message.put_all([changed.above, scale, cos, sin, changed.center]);
-            message.put_all(changed.polynomial);
+        let Self {
+            column,
+            logit,
+            value,
+            plain_logit,
+            cosine,
+            steepest,
+            term,
+            changed,
+            negative_slope,
+        } = *self;
+        message.put(column);
+        message.put_all([logit, value, plain_logit, cosine, negative_slope]);
+        message.put_all(steepest);
+        message.put_all(term);
+        message.put(changed.is_some());
+        if let Some(changed) = changed {
+            let Changed {
+                above,
+                turn: Turn { scale, cos, sin },
+                center,
+                polynomial,
+            } = changed;
+            message.put_all([above, scale, cos, sin, center]);
+            message.put_all(polynomial);
         }
     }
 
     fn take(message: &mut Received<'_>) -> Result<Self, Error> {
-        let mut target = Self::ELSEWHERE;
-        target.column = message.take()?;
-        target.logit = message.take()?;
-        target.value = message.take()?;
-        target.plain_logit = message.take()?;
-        target.cosine = message.take()?;
-        message.take_into(&mut target.steepest)?;
-        message.take_into(&mut target.term)?;
-        target.negative_slope = message.take()?;
+        let column = message.take()?;
+        let mut numbers = [0.0; 5];
+        message.take_into(&mut numbers)?;
+        let [logit, value, plain_logit, cosine, negative_slope] = numbers;
+        let (mut steepest, mut term) = ([0.0; 2], [0.0; 2]);
+        message.take_into(&mut steepest)?;
+        message.take_into(&mut term)?;
+        let mut changed = None;
         if message.take::<bool>()? {
             let mut entries = [A::zero(); 9];
             message.take_into(&mut entries)?;
             let [above, scale, cos, sin, center, polynomial @ ..] = entries;
-            target.changed = Some(Changed {
+            changed = Some(Changed {
                 above,
                 turn: Turn { scale, cos, sin },
                 center,
                 polynomial,
             });
         }
-        Ok(target)
+        Ok(Self {
+            column,
+            logit,
+            value,
+            plain_logit,
+            cosine,
+            steepest,
+            term,
+            changed,
+            negative_slope,
+        })
     }
 }

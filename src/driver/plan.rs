@@ -159,17 +159,19 @@ impl Plan {
             keeps: aim != Aim::Loss,
             lanes: 1,
         };
-        plan.lanes = parallel::threads_for(rows, columns, dim).min(plan.runs().len());
+        plan.lanes = parallel::threads_for(rows, columns, dim).min(plan.run_count());
         plan
     }
 
     /// The same, for a part of the segments.
     pub(super) fn part(self, segments: Range<usize>) -> Self {
-        Self {
+        let mut part = Self {
             first_segment: segments.start,
             last_segment: segments.end,
             ..self
-        }
+        };
+        part.lanes = self.lanes.min(part.run_count()).max(1);
+        part
     }
 
     /// The plan that fits into `limit` bytes of scratch: without kept exponentials if need be, then with less in flight.
@@ -265,16 +267,26 @@ impl Plan {
     }
 
     /// The runs of blocks that are evaluated here, in order.
-    pub(super) fn runs(&self) -> Vec<Range<usize>> {
-        let step = self.cut.run;
-        let of_segment = |segment| {
-            let blocks = self.segment(segment);
+    pub(super) fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (plan, step) = (*self, self.cut.run);
+        self.segments().flat_map(move |segment| {
+            let blocks = plan.segment(segment);
             let end = blocks.end;
             blocks
                 .step_by(step)
                 .map(move |start| start..(start + step).min(end))
-        };
-        self.segments().flat_map(of_segment).collect()
+        })
+    }
+
+    /// How many there are.
+    fn run_count(&self) -> usize {
+        let of = |blocks: Range<usize>| blocks.len().div_ceil(self.cut.run);
+        let segments = self.segments();
+        if segments.is_empty() {
+            return 0;
+        }
+        let others = (segments.len() - 1) * of(0..self.segment_blocks());
+        others + of(self.segment(segments.end - 1))
     }
 
     /// Whether products are so small that no more than one may be gathered in the element type.

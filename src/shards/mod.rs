@@ -1,7 +1,7 @@
 //! Classes that are spread over processes and machines, and samples of them.
 //!
-//! A head of ten million identities does not fit into one machine. Here each rank of a job has some of the classes, with their rows
-//! of W, and brings some rows of the batch. [`Sharded`] evaluates a loss of this crate over all of them:
+//! A head of ten million identities does not fit into one machine. Here each rank of a job has some of the classes, with their
+//! rows of W, and brings some rows of the batch. [`Sharded`] evaluates a loss of this crate over all of them:
 //!
 //! | a rank brings | and receives |
 //! |---|---|
@@ -39,28 +39,30 @@
 //!
 //! # The same bits on any number of ranks
 //!
-//! Loss, figures, ∂X, ∂W and the gradients of learnables have the same bits on any number of ranks, one included, as long as the
-//! machines are of one kind. Classes are cut into segments, a function of their number alone, and a rank has whole segments. Sums over segments are
-//! made in the order of the classes, or are exact and have none. Where the numbers of rows are multiples of 256, the bits are
-//! also those of [`MarginLoss::evaluate`](crate::MarginLoss::evaluate) without ranks; otherwise they are equal to rounding.
+//! Loss, figures, ∂X, ∂W and the gradients of learnables have the same bits on any number of ranks, one included, as long as
+//! the machines are of one kind. Classes are cut into segments, a function of their number alone, and a rank has whole
+//! segments. Sums over segments are made in the order of the classes, or are exact and have none. Where the numbers of rows are
+//! multiples of 256, the bits are also those of [`MarginLoss::evaluate`](crate::MarginLoss::evaluate) without ranks; otherwise
+//! they are equal to rounding.
 //!
 //! # What is sent
 //!
-//! Features and labels go to all ranks, some sums for each row and segment too. What the classes of a rank add to ∂X goes to the
-//! rank that has brought the row. Nothing grows with the number of classes, but for losses that learn a number for each class:
-//! these are gathered.
+//! Features and labels go to all ranks, some sums for each row and segment too. What the classes of a rank add to ∂X goes to
+//! the rank that has brought the row. Nothing grows with the number of classes, but for losses that learn a number for each
+//! class: these are gathered.
 //!
 //! # Ranks
 //!
-//! A [`Communicator`] moves the bytes. [`Threads`] has ranks that are threads of one process, [`Solo`] is a job of one. The crate
-//! `margin-losses-mpi` beside this one has ranks that are processes, on one machine or on several. `docs/scale.md` tells how to run it, what it
-//! costs, and when [`Sampling`] is worth it.
+//! A [`Communicator`] moves the bytes. [`Threads`] has ranks that are threads of one process, [`Solo`] is a job of one. The
+//! crate `margin-losses-mpi` beside this one has ranks that are processes, on one machine or on several. `docs/scale.md` tells
+//! how to run it, what it costs, and when [`Sampling`] is worth it.
 
 mod communicator;
 mod exchange;
 mod sampling;
 mod sharded;
 mod threads;
+mod whole;
 
 use core::ops::Range;
 
@@ -72,13 +74,13 @@ pub(crate) use exchange::{Exchange, Shard};
 pub(crate) use sampling::Sample;
 pub use sampling::Sampling;
 pub use sharded::Sharded;
-pub(crate) use sharded::{Part, answer, update_centers};
 pub use threads::Threads;
+pub(crate) use whole::{Part, answer, update_centers};
 
 /// Which classes each rank has: a function of the numbers of classes and of ranks.
 ///
-/// Classes are cut into at most 64 segments of equal size, at least 64 classes each. A rank has consecutive segments, as many as another or one less. With
-/// fewer segments than ranks some ranks have no classes.
+/// Classes are cut into at most 64 segments of equal size, at least 64 classes each. A rank has consecutive segments, as many
+/// as another or one less. With fewer segments than ranks some ranks have no classes.
 ///
 /// # Examples
 ///

@@ -10,10 +10,10 @@ use super::Shards;
 /// This is Partial FC. Rows of W that are not sampled are not read, their gradient is exactly 0, and a streamed update does not
 /// get them. A step costs the rate's share of the products and of the pass over W.
 ///
-/// Of each segment of the classes (see [`Shards`]) are sampled its positives, and of its negatives those with the smallest hash of seed, step
-/// and class, up to the rate's share of the segment. Should one segment have more positives than that, then as many classes are
-/// sampled of every segment. So the sample does not depend on the number of ranks. At a rate of 1 the loss is the full one, to
-/// the bit.
+/// Of each segment of the classes (see [`Shards`]) are sampled its positives, and of its negatives those with the smallest hash
+/// of seed, step and class, up to the rate's share of the segment. Should one segment have more positives than that, then as
+/// many classes are sampled of every segment. So the sample does not depend on the number of ranks. At a rate of 1 the loss is
+/// the full one, to the bit.
 ///
 /// # The loss at a rate below 1
 ///

@@ -10,8 +10,8 @@ use super::Communicator;
 /// One rank of a job whose ranks are threads of this process: for tests, and for one machine without MPI.
 ///
 /// Dropping it leaves the job. The others then get an error from the call that they wait in, and from every later one, be it
-/// that this rank has returned or that it has panicked. So nothing waits for ever. Each rank needs a thread of its own: one of a
-/// rayon pool would not work for the pool while it waits.
+/// that this rank has returned or that it has panicked. So nothing waits for ever. Each rank needs a thread of its own: one of
+/// a rayon pool would not work for the pool while it waits.
 ///
 /// # Examples
 ///

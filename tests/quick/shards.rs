@@ -610,7 +610,7 @@ fn refused(batch: &Batch<f32>, loss: &Loss<'_, f32>, expected: &Error) {
 
 /// The error of one process, for what `spoil` makes of a batch.
 #[track_caller]
-fn refused_alike(name: &str, loss: Loss<'_, f32>, spoil: impl Fn(&mut Batch<f32>, usize)) {
+fn refused_alike(name: &str, loss: Loss<'_, f32>, spoil: impl Fn(&mut Batch<f32>, usize)) -> Error {
     let mut batch = Batch::<f32>::random(53, 24, 400, 5);
     let last = batch.labels.len() - 1;
     spoil(&mut batch, last);
@@ -618,6 +618,7 @@ fn refused_alike(name: &str, loss: Loss<'_, f32>, spoil: impl Fn(&mut Batch<f32>
     let (x, w) = (batch.features.view(), batch.weights.view());
     let expected = loss.evaluate(x, w, &targets).expect_err(name);
     refused(&batch, &loss, &expected);
+    expected
 }
 
 fn arc_face() -> Loss<'static, f32> {
@@ -669,20 +670,29 @@ fn arguments_that_are_wrong_on_the_last_rank() {
 
 #[test]
 fn numbers_that_overflow_on_the_last_rank() {
+    let gradient = |argument, row| Error::Overflow {
+        quantity: "gradient",
+        argument,
+        row,
+    };
     refused_alike("logit", softmax(), |batch, last| {
         batch.features.row_mut(last).fill(1e20);
         batch.weights.row_mut(399).fill(1e20);
     });
-    refused_alike("gradient of W", softmax(), |batch, last| {
-        batch.features.row_mut(last).fill(1e30);
-        batch.row_weights[last] = 3e9;
-    });
-    refused_alike("gradient of X", softmax(), |batch, last| {
-        batch.weights.row_mut(399).fill(-1e30);
+    // Logits are as large as ever, and so is the loss.
+    let error = refused_alike("gradient of W", softmax(), |batch, last| {
+        batch.weights.mapv_inplace(|w| w * 1e-20);
+        batch.features.row_mut(last).fill(1e20);
+        batch.row_weights[last] = 3e20;
         batch.labels[last] = 399;
-        batch.row_weights[last] = 1e12;
-        batch.features.row_mut(last).fill(1e-3);
     });
+    assert_eq!(error, gradient(Argument::ClassWeights, 399));
+    let error = refused_alike("gradient of X", softmax(), |batch, last| {
+        batch.weights.mapv_inplace(|w| w * 1e20);
+        batch.features.mapv_inplace(|x| x * 1e-20);
+        batch.row_weights[last] = 3e20;
+    });
+    assert_eq!(error, gradient(Argument::Features, 23));
     let centers = Array2::<f32>::from_elem((400, 5), 3e38);
     for size in SIZES {
         let batch = Batch::<f32>::random(53, 24, 400, 5);
