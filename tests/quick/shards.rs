@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use margin_losses::shards::{Communicator, Sampling, Sharded, Shards, Solo, Threads};
 use margin_losses::{
     ArcFace, Argument, CenterLoss, ClassBlock, Composed, CosFace, CurricularFace, Error,
-    Evaluation, Float, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace, Reduction, Request,
-    SoftmaxLoss, SphereFace2, Target, TargetLogit, Targets, UniFace,
+    Evaluation, Float, InterTopK, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace,
+    Reduction, Request, SoftmaxLoss, SphereFace2, Target, TargetLogit, Targets, UniFace,
 };
 use ndarray::{Array2, ArrayView2, Axis, Slice, concatenate};
 
@@ -844,13 +844,25 @@ fn what_cannot_be_sharded_says_so() {
     let smooth = Composed::new(CosFace::default())
         .with_label_smoothing(0.1)
         .expect("in range");
-    let losses: [Loss<'_, f32>; 2] = [Box::new(Own), Box::new(smooth)];
-    for loss in losses {
+    let nearest = Composed::new(CosFace::default()).with_inter_topk(InterTopK::default());
+    let plain: Loss<'_, f32> = Box::new(CosFace::default());
+    let seconds: Vec<usize> = batch.labels.iter().map(|label| (label + 1) % 200).collect();
+    let losses: [(Loss<'_, f32>, bool); 4] = [
+        (Box::new(Own), false),
+        (Box::new(smooth), false),
+        (Box::new(nearest), false),
+        // A second target, of the rows of the last rank alone.
+        (plain, true),
+    ];
+    for (loss, second) in losses {
         for size in [1, 3] {
             let found = Job::of(&batch).on_ranks(size, |comm, own_rows, own| {
                 let shards = Shards::new(200).expect("classes");
                 let x = rows(&batch.features, own_rows.clone());
-                let targets = Targets::new(&batch.labels[own_rows]);
+                let mut targets = Targets::new(&batch.labels[own_rows.clone()]);
+                if second && comm.rank() == size - 1 {
+                    targets = targets.with_second(&seconds[own_rows], 0.5);
+                }
                 let sharded = Sharded::new(&*loss, shards, comm);
                 sharded
                     .evaluate(x, rows(&batch.weights, own), &targets)
