@@ -845,7 +845,7 @@ fn what_cannot_be_sharded_says_so() {
         .with_label_smoothing(0.1)
         .expect("in range");
     let nearest = Composed::new(CosFace::default()).with_inter_topk(InterTopK::default());
-    let plain: Loss<'_, f32> = Box::new(CosFace::default());
+    let plain: Loss<'_, f32> = Box::<CosFace>::default();
     let seconds: Vec<usize> = batch.labels.iter().map(|label| (label + 1) % 200).collect();
     let losses: [(Loss<'_, f32>, bool); 4] = [
         (Box::new(Own), false),
