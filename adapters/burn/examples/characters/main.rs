@@ -2,7 +2,7 @@
 //! network has never seen.
 //!
 //! ```sh
-//! cargo run --release --example characters -- --loss arcface:s=24,m=0.5
+//! cargo run --release --example characters -- --loss arcface:s=16,m=0.3
 //! cargo run --release --example characters -- --loss softmax
 //! ```
 
@@ -18,7 +18,7 @@ use shared::experiment::{Experiment, Options, Setting};
 const SETTING: Setting = Setting {
     images: "characters/images-idx3-ubyte.gz",
     labels: "characters/labels-idx1-short.gz",
-    loss: "arcface:s=24,m=0.5",
+    loss: "arcface:s=16,m=0.3",
     batch: 128,
     dim: 64,
     epochs: 4,
