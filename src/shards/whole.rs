@@ -61,6 +61,8 @@ struct Header {
     fingerprint: u64,
     element: usize,
     gradients: bool,
+    /// Whether rows have a second target.
+    second: bool,
     dim: usize,
     rows: usize,
     /// Labels, row weights and ignored rows.
@@ -94,6 +96,7 @@ impl Header {
             fingerprint: fingerprint.number(),
             element: size_of::<A>(),
             gradients,
+            second: targets.second_labels().is_some(),
             dim: features.ncols(),
             rows: features.nrows(),
             lengths: [
@@ -108,6 +111,7 @@ impl Header {
         message.put(self.fingerprint);
         message.put_all([self.element, self.dim, self.rows]);
         message.put(self.gradients);
+        message.put(self.second);
         message.put_all(
             self.lengths
                 .map(|length| length.map_or(0, |length| length + 1)),
@@ -117,13 +121,14 @@ impl Header {
     fn take(message: &mut Received<'_>) -> Result<Self, Error> {
         let fingerprint = message.take()?;
         let [element, dim, rows] = [message.take()?, message.take()?, message.take()?];
-        let gradients = message.take()?;
+        let (gradients, second) = (message.take()?, message.take()?);
         let mut lengths = [0_usize; 3];
         message.take_into(&mut lengths)?;
         Ok(Self {
             fingerprint,
             element,
             gradients,
+            second,
             dim,
             rows,
             lengths: lengths.map(|length| length.checked_sub(1)),
@@ -141,6 +146,12 @@ impl Header {
     /// Refuses ranks that do not go together: with the numbers of the whole batch, if those say what is wrong.
     fn check(all: &[Self]) -> Result<(), Error> {
         let first = all[0];
+        if all.iter().any(|header| header.second) {
+            return Err(Error::NotComposable {
+                what: "a second target",
+                with: "classes that are spread over ranks",
+            });
+        }
         for (rank, header) in all.iter().enumerate() {
             let differ = |what| Err(Error::RanksDiffer { what, rank });
             if header.element != first.element {
@@ -198,8 +209,7 @@ impl<A: Element> Whole<A> {
                 mine.put_all((0..header.rows).map(|row| labels.is_ignored(row)));
             }
         }
-        let mine = check::one_target(targets).map(|()| mine);
-        let all = exchange.gather(mine)?;
+        let all = exchange.gather(Ok(mine))?;
         let mut messages: Vec<_> = all.messages().collect();
         let headers: Result<Vec<_>, _> = messages.iter_mut().map(Header::take).collect();
         let headers = headers?;
