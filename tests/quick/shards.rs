@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use margin_losses::shards::{Communicator, Sampling, Sharded, Shards, Solo, Threads};
 use margin_losses::{
-    ArcFace, Argument, CenterLoss, ClassBlock, Composed, CosFace, CurricularFace, Error,
-    Evaluation, Float, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace, Reduction, Request,
-    SoftmaxLoss, SphereFace2, Target, TargetLogit, Targets, UniFace,
+    AdaptiveFace, ArcFace, Argument, CenterLoss, ClassBlock, Composed, CosFace, CurricularFace,
+    Error, Evaluation, Float, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace, Reduction,
+    Request, SoftmaxLoss, SphereFace2, Target, TargetLogit, Targets, UniFace,
 };
 use ndarray::{Array2, ArrayView2, Axis, Slice, concatenate};
 
@@ -272,6 +272,26 @@ fn compositions<A: Float>() {
 fn what_is_composed_and_what_is_no_softmax() {
     compositions::<f32>();
     compositions::<f64>();
+}
+
+/// What a message has of a row only for these: a learnable for each class, and the turn of the negatives.
+#[test]
+fn learned_margins_and_turned_angles() {
+    fn check<A: Float>() {
+        let batch = Batch::<A>::random(58, 21, 210, 12);
+        let job = Job::of(&batch);
+        let margins: Vec<f64> = (0..210)
+            .map(|class| 0.3 + 4e-4 * f64::from(class))
+            .collect();
+        job.check("AdaptiveFace", &|_| {
+            Box::new(AdaptiveFace::new(8.0, margins.clone()).expect("in range"))
+        });
+        job.check("SphereFace2 of type A", &|_| {
+            Box::new(SphereFace2::arc(8.0, 0.3).expect("in range"))
+        });
+    }
+    check::<f32>();
+    check::<f64>();
 }
 
 /// Several blocks in a segment, several tiles; 600 rows have other blocks than those of full tiles.
@@ -682,6 +702,17 @@ fn numbers_that_overflow_on_the_last_rank() {
         batch.labels[last] = 399;
         batch.row_weights[last] = 1e12;
         batch.features.row_mut(last).fill(1e-3);
+    });
+    // Long rows have short gradients, but for that of the margin.
+    let loss = AdaptiveFace::new(1e6, vec![0.0; 400]).and_then(|loss| loss.with_lambda(0.0));
+    let loss = Box::new(loss.expect("in range"));
+    refused_alike("gradient of a margin", loss, |batch, last| {
+        batch.weights *= 1e6;
+        batch.labels[last] = 399;
+        let own = batch.weights.row(399).to_owned();
+        batch.weights.row_mut(398).assign(&own);
+        batch.features.row_mut(last).assign(&own);
+        batch.row_weights[last] = 1e35;
     });
     let centers = Array2::<f32>::from_elem((400, 5), 3e38);
     for size in SIZES {
