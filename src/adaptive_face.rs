@@ -122,12 +122,14 @@ impl AdaptiveFace {
         Ok(Self { lambda, ..self }.priced())
     }
 
-    fn priced(self) -> Self {
+    fn priced(mut self) -> Self {
+        self.find_price();
+        self
+    }
+
+    fn find_price(&mut self) {
         let mean = self.margins.iter().sum::<f64>() / self.margins.len() as f64;
-        Self {
-            price: self.lambda * (1.0 - mean),
-            ..self
-        }
+        self.price = self.lambda * (1.0 - mean);
     }
 
     /// s.
@@ -163,7 +165,7 @@ impl AdaptiveFace {
         }
         check_margins(margins)?;
         self.margins.copy_from_slice(margins);
-        self.price = self.clone().priced().price;
+        self.find_price();
         Ok(())
     }
 

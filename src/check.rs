@@ -20,9 +20,8 @@ pub(crate) fn one_target<A>(targets: &Targets<'_, A>) -> Result<(), Error> {
     }
 }
 
-/// Shapes, labels and weights, where rows may have a second target: the labels as classes, after those of all rows the second
-/// ones, and how much each row's loss for its first label counts beside the other. There are neither if no row has a second
-/// target.
+/// Shapes, labels and weights, where rows may have a second target: the labels as classes, and, if a row has a second target,
+/// the second ones of all rows after the first ones, and how much each row's loss for its first label counts beside the other.
 pub(crate) fn two_targets<A: Float>(
     features: ArrayView2<'_, A>,
     rows: (usize, usize),
@@ -56,7 +55,7 @@ pub(crate) fn two_targets<A: Float>(
     Ok((labels, shares))
 }
 
-/// That there are as many second labels as labels, if there are any, all classes, and shares of them.
+/// The second labels, if there are any: that there is one for each row, with a share in [0, 1], and that each is a class.
 fn second<A: Float>(targets: &Targets<'_, A>, classes: usize) -> Result<(), Error> {
     let Some(second) = targets.second_labels() else {
         return Ok(());

@@ -41,12 +41,16 @@
 //! | [`CombinedMargin`] | s (cos(m₁θ_y + m₂) − m₃) | s cosθ_j |
 //! | [`MarginSoftmax`] | s ψ(θ_y), ψ a [`Margin`] of yours | s cosθ_j |
 //!
-//! [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above. [`AnyLoss`] is whichever a line
+//! Others put other terms in the place of this ℓ: [`SphereFace2`] and [`UniFace`] have a logistic loss for each class,
+//! [`CContrastive`] and [`CTriplet`] hinges of squared distances.
+//!
+//! [`Composed`] adds sub-centers, label smoothing, class priors, focal modulation or an [inter-topk penalty](InterTopK) to a
+//! softmax loss. [`CenterLoss`] is `½‖x − c_y‖²`, and [`JointLoss`] adds λ times that to any of the above. [`AnyLoss`] is whichever a line
 //! of text names: `"arcface:s=64,m=0.5".parse()`. [`Objective`] is such a loss with center loss or without:
 //! `"softmax+center:lambda=0.01".parse()`.
 //!
-//! A head of millions of classes, over processes and machines or by samples: [`shards`]. Which class a feature belongs to say
-//! [`MarginLoss::predict`] and [`MarginLoss::scores`]; how well features tell same from
+//! A head of millions of classes, over processes and machines or by samples: [`shards`]. Products on a device: [`offload`].
+//! Which class a feature belongs to say [`MarginLoss::predict`] and [`MarginLoss::scores`]; how well features tell same from
 //! different, [`verification`].
 //!
 //! # Pages

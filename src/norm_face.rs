@@ -308,9 +308,9 @@ impl<A: Float> MarginLoss<A> for CContrastive {
 /// use margin_losses::ndarray::array;
 ///
 /// let (x, w) = (array![[1.0_f64, 0.0]], array![[1.0, 0.0], [0.6, 0.8]]);
-/// let out = CTriplet::default().evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
+/// let out = CTriplet::new(1.0)?.evaluate(x.view(), w.view(), &Targets::new(&[0]))?;
 /// // The other class is at ‖x̂ − ŵ‖² = 0.8.
-/// assert!((out.loss() - 0.0).abs() < 1e-12);
+/// assert!((out.loss() - 0.2).abs() < 1e-12);
 /// # Ok::<(), margin_losses::Error>(())
 /// ```
 ///

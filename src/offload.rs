@@ -289,6 +289,7 @@ impl Offload {
             coefficients: check::coefficients(targets),
         })
     }
+
     /// The loss of the figures, one for each row that counts, and what the gradients are made of.
     ///
     /// `A` is the element type of the device. Of margins of the caller's, those that depend on ‖x‖, add to the row's loss or

@@ -186,10 +186,21 @@ impl Experiment {
             Ok(MarginWarmUp::new(0.0, margin, steps.max(1))?.at(step as u64))
         };
         let loss: AnyLoss = match aim {
-            AnyLoss::ArcFace(loss) => ArcFace::new(loss.scale(), at(loss.margin())?)?
-                .with_past_pi(loss.past_pi())
-                .into(),
-            AnyLoss::CosFace(loss) => CosFace::new(loss.scale(), at(loss.margin())?)?.into(),
+            AnyLoss::ArcFace(loss) => {
+                let grown = ArcFace::new(loss.scale(), at(loss.margin())?)?;
+                let grown = grown.with_past_pi(loss.past_pi());
+                let filter = loss.class_filter();
+                filter
+                    .map_or(Ok(grown), |threshold| grown.with_class_filter(threshold))?
+                    .into()
+            }
+            AnyLoss::CosFace(loss) => {
+                let grown = CosFace::new(loss.scale(), at(loss.margin())?)?;
+                let filter = loss.class_filter();
+                filter
+                    .map_or(Ok(grown), |threshold| grown.with_class_filter(threshold))?
+                    .into()
+            }
             _ => return Ok(()),
         };
         self.objective.set_classifier(loss)

@@ -15,7 +15,7 @@ use crate::scratch::Pieces;
 use super::close::Closed;
 use super::entries::Changed;
 use super::nearest::AllNear;
-use super::plan::Plan;
+use super::plan::{Plan, among};
 use super::share::Share;
 use super::target::{Pair, RowTarget};
 use super::weights::Weights;
@@ -265,12 +265,12 @@ impl<'a, A: Element> Batch<'a, A> {
     }
 
     /// The targets that are among `columns`, in the order of column and row.
-    pub(super) fn targets_among(&self, columns: &core::ops::Range<usize>) -> &[usize] {
-        let below = |column: usize| {
-            self.by_column
-                .partition_point(|&target| self.targets[target].column < column)
-        };
-        &self.by_column[below(columns.start)..below(columns.end)]
+    pub(super) fn targets_among(&self, columns: &Range<usize>) -> &[usize] {
+        among(
+            &self.by_column,
+            |target| self.targets[target].column,
+            columns,
+        )
     }
 
     /// The scaled features of some rows.

@@ -288,7 +288,7 @@ impl<'a, A: Element> Underway<'a, A> {
             (*grad_features, *grad_weights) = (none(), none());
             return Ok(Array1::default(0));
         }
-        let by_rows = self.batch.row_learnables(rows)?;
+        let by_rows = self.row_learnables(rows, peers)?;
         if !bounds::surely_finite(&self.batch, rows, &self.opened.scanned) {
             self.rehearse(rows, wanted.weights(), peers)?;
         }
@@ -321,6 +321,20 @@ impl<'a, A: Element> Underway<'a, A> {
             return peers.share_constants(&self.batch.share, learnables);
         }
         Ok(learnables)
+    }
+
+    /// The gradient of what the loss learns, as far as the rows alone make it; or what is wrong with it on any rank.
+    fn row_learnables(
+        &self,
+        rows: &[Closed],
+        peers: &Peers<'_>,
+    ) -> Result<Option<Array1<A>>, Error> {
+        let found = self.batch.row_learnables(rows);
+        if matches!(self.batch.head.learns, Learns::Margins { .. }) {
+            // Each rank has looked at the margins of its own classes.
+            peers.agree(found.as_ref().map(drop).map_err(Clone::clone))?;
+        }
+        found
     }
 
     /// Computes all gradients without writing one, and finds the first that is no number: for where lengths cannot tell that

@@ -19,6 +19,7 @@ use crate::scores::Best;
 use super::features::Batch;
 use super::finish::WayBack;
 use super::open::Opened;
+use super::plan::among;
 use super::smoothing::Smoothing;
 use super::target::Pair;
 use super::weights::{Block, Weights};
@@ -95,12 +96,7 @@ impl AllNear {
         &self,
         columns: &Range<usize>,
     ) -> impl Iterator<Item = (usize, &Near)> {
-        let below = |column: usize| {
-            self.by_column
-                .partition_point(|&index| self.found[index].column < column)
-        };
-        let indices = &self.by_column[below(columns.start)..below(columns.end)];
-        indices
+        among(&self.by_column, |index| self.found[index].column, columns)
             .iter()
             .map(|&index| (index / self.k, &self.found[index]))
     }

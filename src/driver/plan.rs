@@ -349,6 +349,16 @@ impl Plan {
     }
 }
 
+/// Of indices in the order of their columns those whose column is among `columns`.
+pub(super) fn among<'a>(
+    indices: &'a [usize],
+    column_of: impl Fn(usize) -> usize,
+    columns: &Range<usize>,
+) -> &'a [usize] {
+    let below = |column: usize| indices.partition_point(|&index| column_of(index) < column);
+    &indices[below(columns.start)..below(columns.end)]
+}
+
 /// Rows of every tile but the last.
 fn tile_rows(rows: usize) -> usize {
     let tiles = rows.div_ceil(TILE_ROWS).max(1);

@@ -57,10 +57,10 @@ impl<A: Element> RowTarget<A> {
         negative_slope: 1.0,
     };
 
-    /// Finds the target of one row, or its second one. Its feature is known to be usable. Weights that are not usable are refused by the scan.
+    /// Finds a target, the first or the second of its row. The row's feature is known to be usable; weights that are not usable
+    /// are refused by the scan.
     ///
-    /// `weights` are the rows that are here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these
-    /// are empty.
+    /// `weights` are the rows that are here. ∂z_y/∂x and ∂z_y/∂w_y go to `directions`, unless these are empty.
     #[inline(always)]
     pub(super) fn find(
         problem: &Problem<'_, A>,

@@ -1,4 +1,4 @@
-//! The mechanisms of the driver that no loss uses yet, against a dense oracle; and segments that are evaluated apart.
+//! The mechanisms of the driver against a dense oracle, and segments that are evaluated apart.
 
 use core::ops::Range;
 

@@ -26,7 +26,7 @@ macro_rules! bytes {
     )+};
 }
 
-bytes!(u8, i32, u64, i128, f32, f64);
+bytes!(u8, u64, i128, f32, f64);
 
 impl Bytes for usize {
     fn put(self, out: &mut Vec<u8>) {

@@ -37,7 +37,8 @@ use super::{Communicator, Part, Sampling, Shards};
 ///
 /// - [`Error::RanksDiffer`] if the ranks were given different losses, reductions, label weights, samples, or methods;
 /// - [`Error::Communication`] if a rank has ended or panicked;
-/// - [`Error::NotComposable`] for label smoothing, and for a loss of your own that is not made of one of this crate.
+/// - [`Error::NotComposable`] for label smoothing, an inter-topk penalty, second targets, [`AdaptiveFace`](crate::AdaptiveFace) with a
+///   sample, and for a loss of your own that is not made of one of this crate.
 ///
 /// # Examples
 ///

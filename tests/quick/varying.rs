@@ -7,13 +7,7 @@ use margin_losses::{
 };
 use ndarray::Axis;
 
-use crate::support::{Batch, RULES, Snapshot, assert_close, bits};
-
-fn evaluated<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<A> {
-    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
-    let (x, w) = (batch.features.view(), batch.weights.view());
-    loss.evaluate(x, w, &targets).expect("a good batch")
-}
+use crate::support::{Batch, RULES, Snapshot, assert_close, bits, evaluated};
 
 /// A loss with one margin, and with a list of them, by row or by class.
 type Both = (

@@ -1,6 +1,6 @@
-//! Scenarios that the crate accepts, for properties of what it gives.
+//! What the crate accepts: scenarios for properties of what it gives, and batches and lines of tests.
 
-use margin_losses::{Evaluation, Float, MarginLoss, Reduction, Targets};
+use margin_losses::{AnyLoss, Evaluation, Float, MarginLoss, Reduction, Targets};
 
 use super::{Allowed, Batch, Case, Layout, Scenario, Verdict, allowed, judge, truth};
 
@@ -53,4 +53,18 @@ pub(crate) fn evaluate<A: Float>(
     }
     let found = loss.evaluate(batch.features.view(), batch.weights.view(), &targets);
     found.ok()
+}
+
+/// The loss of a batch that is good, with its row weights.
+pub(crate) fn evaluated<A: Float>(loss: &dyn MarginLoss<A>, batch: &Batch<A>) -> Evaluation<A> {
+    let targets = Targets::new(&batch.labels).with_row_weights(&batch.row_weights);
+    let (x, w) = (batch.features.view(), batch.weights.view());
+    loss.evaluate(x, w, &targets).expect("a good batch")
+}
+
+/// The loss that a line names.
+#[track_caller]
+pub(crate) fn any(line: &str) -> AnyLoss {
+    line.parse()
+        .unwrap_or_else(|error| panic!("{line}: {error}"))
 }

@@ -23,7 +23,7 @@ pub(crate) use compare::{
 };
 pub(crate) use differences::{check_gradient, derivative};
 pub(crate) use exact::Scaled;
-pub(crate) use good::{Good, evaluate};
+pub(crate) use good::{Good, any, evaluate, evaluated};
 pub(crate) use judge::{Verdict, compare, judge};
 pub(crate) use layout::{LAYOUTS, Laid, Layout, step};
 pub(crate) use losses::{Case, RULES, every_loss, every_spec};
