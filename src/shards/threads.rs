@@ -226,7 +226,7 @@ mod tests {
         left_alone(|_| panic!("on purpose"));
         left_alone(|comm| {
             comm.abort();
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(std::time::Duration::from_millis(50));
         });
     }
 
