@@ -2,8 +2,8 @@
 
 use margin_losses::{
     AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
-    InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, MvSoftmax,
-    NormFace, Objective, SoftmaxLoss, Target, TargetLogit, Targets,
+    Float, InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax,
+    MvSoftmax, NormFace, Objective, SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -572,4 +572,31 @@ fn compositions_are_lines_of_text() -> Result<(), Error> {
     );
     assert!(refused("center+focal").contains("softmax+center"));
     Ok(())
+}
+
+/// A single class is certain under smoothed labels too. Rounding does not take its loss below 0, of which focal modulation has no
+/// power.
+fn one_class<A: Float>() {
+    for seed in 0..4 {
+        let batch = Batch::<A>::random(80 + seed, 6, 1, 5);
+        for gamma in [0.0, 0.5, 2.0] {
+            let loss = Composed::new(CosFace::new(30.0, 0.35).expect("in range"));
+            let loss = loss.with_label_smoothing(0.1).expect("in range");
+            let loss = loss.with_focal(gamma).expect("in range");
+            let (x, w) = (batch.features.view(), batch.weights.view());
+            let out = loss.evaluate(x, w, &Targets::new(&batch.labels));
+            let out = out.expect("a good batch");
+            let small = |values: Vec<f64>| values.iter().all(|value| value.abs() < 1e-5);
+            let losses = wide(&out.forward.row_losses);
+            assert!(losses.iter().all(|&loss| loss >= 0.0), "{losses:?}");
+            assert!(small(losses) && small(wide(&out.grad_features)));
+            assert!(small(wide(&out.grad_weights)));
+        }
+    }
+}
+
+#[test]
+fn one_class_is_certain() {
+    one_class::<f32>();
+    one_class::<f64>();
 }
