@@ -600,3 +600,31 @@ fn one_class_is_certain() {
     one_class::<f32>();
     one_class::<f64>();
 }
+
+/// What focal modulation leaves of these rows is less than `f32` holds, and their short features make numbers of it again.
+#[test]
+fn what_is_modulated_to_nearly_nothing_keeps_its_digits() -> Result<(), Error> {
+    let w = array![
+        [1.0_f32, 0.1],
+        [1.0, -0.1],
+        [-1.0, 0.3],
+        [-1.0, -0.2],
+        [-0.3, 1.0],
+        [0.1, 1.0]
+    ];
+    let x = array![[1e-12_f32, 2e-14], [-3e-12, 1e-13]];
+    let targets = Targets::new(&[0, 1]);
+    let loss = Composed::new(CosFace::new(30.0, 0.1)?).with_sub_centers(2)?;
+    let loss = loss.with_label_smoothing(1e-9)?.with_focal(5.0)?;
+    let found = loss.evaluate(x.view(), w.view(), &targets)?;
+    let [x, w] = [x, w].map(|rows| rows.mapv(f64::from));
+    let expected = loss.evaluate(x.view(), w.view(), &Targets::new(&[0, 1]))?;
+    for row in 0..2 {
+        let (found, expected) = (
+            found.grad_features.row(row),
+            expected.grad_features.row(row),
+        );
+        assert_close("∂x", &wide(&found), &wide(&expected), 1e-4);
+    }
+    Ok(())
+}
