@@ -84,6 +84,11 @@ impl<'a> Peers<'a> {
                 what: "a loss that learns a margin for each class",
                 with: "a sample of the classes",
             });
+        } else if head.link != Link::Softmax && shard.sampling.is_some_and(|it| it.corrects()) {
+            return Err(Error::NotComposable {
+                what: "a loss that is no softmax",
+                with: "the correction of a sample",
+            });
         } else if head.smoothing != 0.0 {
             "label smoothing"
         } else if head.nearest.is_some() {

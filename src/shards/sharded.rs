@@ -41,7 +41,7 @@ use super::{Communicator, Exchange, Sampling, Shard, Shards};
 ///
 /// - [`Error::RanksDiffer`] if the ranks were given different losses, reductions, label weights, samples, or methods;
 /// - [`Error::Communication`] if a rank has ended or panicked;
-/// - [`Error::NotComposable`] for label smoothing, and for a loss of your own that is not made of one of this crate.
+/// - [`Error::NotComposable`] for label smoothing, an inter-topk penalty, two targets for each row, and for a loss of your own that is not made of one of this crate.
 ///
 /// # Examples
 ///
