@@ -624,7 +624,7 @@ fn what_is_modulated_to_nearly_nothing_keeps_its_digits() -> Result<(), Error> {
             found.grad_features.row(row),
             expected.grad_features.row(row),
         );
-        assert_close("∂x", &wide(&found), &wide(&expected), 1e-4);
+        assert_close("∂x", &wide(found), &wide(expected), 1e-4);
     }
     Ok(())
 }
