@@ -70,6 +70,11 @@ fn focal(gamma: f64, loss: f64) -> (f64, f64) {
     (modulation * loss, modulation * gamma.mul_add(ratio, 1.0))
 }
 
+/// A loss that only rounding takes below 0, where focal modulation has no power of it. What is no number stays none.
+fn not_below_zero(loss: f64) -> f64 {
+    if loss < 0.0 { 0.0 } else { loss }
+}
+
 /// A term of a loss; nothing without a weight, be it infinite.
 fn weighed(weight: f64, term: f64) -> f64 {
     if weight == 0.0 { 0.0 } else { weight * term }
@@ -200,7 +205,7 @@ impl Closed {
                 Self::term(batch, index, others, own[which], segments.clone());
             let uniform = Uniform::of(batch, index, segments.clone(), sums);
             term.pull += uniform.pull;
-            let (loss, focus) = focal(batch.head.focal, loss + uniform.loss);
+            let (loss, focus) = focal(batch.head.focal, not_below_zero(loss + uniform.loss));
             let focus = share * focus;
             closed.loss += weighed(share, loss);
             closed.push += focus * push;

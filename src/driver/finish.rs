@@ -167,10 +167,11 @@ impl<A: Element> WayBack<'_, '_, A> {
         {
             let mut share = row.share(shift);
             if by_entry {
-                // The entries are ∂ℓ/∂z already. A share that underflows is nothing beside the uniform term.
-                lane.shares
-                    .push([share, row.focus * uniform].map(A::narrow));
-                share = 1.0;
+                // The entries are ∂ℓ/∂z already, but for what focal modulation makes of it, which may be less than the element
+                // type holds. A share that underflows is nothing beside the uniform term.
+                let unmodulated = if share == 0.0 { 0.0 } else { share / row.focus };
+                lane.shares.push([unmodulated, uniform].map(A::narrow));
+                share = row.focus;
             }
             // Where a bound has underflowed, what it is a bound of may not be infinite.
             let scale = scale_by_power(share, unit - row.exponent).min(f64::MAX);

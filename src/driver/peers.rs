@@ -89,12 +89,17 @@ impl<'a> Peers<'a> {
             nearest,
             smoothing,
             focal: _,
-            link: _,
+            link,
         } = *head;
         let what = if matches!(learns, Learns::Margins { .. }) && shard.sampling.is_some() {
             return Err(Error::NotComposable {
                 what: "a loss that learns a margin for each class",
                 with: "a sample of the classes",
+            });
+        } else if link != Link::Softmax && shard.sampling.is_some_and(|it| it.corrects()) {
+            return Err(Error::NotComposable {
+                what: "a loss that is no softmax",
+                with: "the correction of a sample",
             });
         } else if smoothing != 0.0 {
             "label smoothing"

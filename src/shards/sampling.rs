@@ -75,7 +75,8 @@ impl Sampling {
         Self { step, ..self }
     }
 
-    /// With `−ln q` on the logits of negatives.
+    /// With `−ln q` on the logits of negatives. A loss that is no softmax has no sum of exponentials to correct, and refuses it with
+    /// [`Error::NotComposable`].
     #[must_use]
     pub fn with_correction(self) -> Self {
         Self {
@@ -88,6 +89,11 @@ impl Sampling {
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.rate
+    }
+
+    /// Whether logits of negatives are corrected.
+    pub(crate) fn corrects(&self) -> bool {
+        self.corrects
     }
 
     /// All of it as numbers that tell it from another.

@@ -2,8 +2,8 @@
 
 use margin_losses::{
     AdaFace, AnyLoss, ArcFace, Argument, CenterLoss, Composed, CosFace, CurricularFace, Error,
-    InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax, MvSoftmax,
-    NormFace, Objective, SoftmaxLoss, Target, TargetLogit, Targets,
+    Float, InterTopK, JointLoss, MagFace, Margin, MarginLoss, MarginSoftmax, ModifiedSoftmax,
+    MvSoftmax, NormFace, Objective, SoftmaxLoss, Target, TargetLogit, Targets,
 };
 use ndarray::{Array2, array};
 
@@ -571,5 +571,60 @@ fn compositions_are_lines_of_text() -> Result<(), Error> {
             .starts_with("there is no term \"smooth\", but there are subcenters,")
     );
     assert!(refused("center+focal").contains("softmax+center"));
+    Ok(())
+}
+
+/// A single class is certain under smoothed labels too. Rounding does not take its loss below 0, of which focal modulation has no
+/// power.
+fn one_class<A: Float>() {
+    for seed in 0..4 {
+        let batch = Batch::<A>::random(80 + seed, 6, 1, 5);
+        for gamma in [0.0, 0.5, 2.0] {
+            let loss = Composed::new(CosFace::new(30.0, 0.35).expect("in range"));
+            let loss = loss.with_label_smoothing(0.1).expect("in range");
+            let loss = loss.with_focal(gamma).expect("in range");
+            let (x, w) = (batch.features.view(), batch.weights.view());
+            let out = loss.evaluate(x, w, &Targets::new(&batch.labels));
+            let out = out.expect("a good batch");
+            let small = |values: Vec<f64>| values.iter().all(|value| value.abs() < 1e-5);
+            let losses = wide(&out.forward.row_losses);
+            assert!(losses.iter().all(|&loss| loss >= 0.0), "{losses:?}");
+            assert!(small(losses) && small(wide(&out.grad_features)));
+            assert!(small(wide(&out.grad_weights)));
+        }
+    }
+}
+
+#[test]
+fn one_class_is_certain() {
+    one_class::<f32>();
+    one_class::<f64>();
+}
+
+/// What focal modulation leaves of these rows is less than `f32` holds, and their short features make numbers of it again.
+#[test]
+fn what_is_modulated_to_nearly_nothing_keeps_its_digits() -> Result<(), Error> {
+    let w = array![
+        [1.0_f32, 0.1],
+        [1.0, -0.1],
+        [-1.0, 0.3],
+        [-1.0, -0.2],
+        [-0.3, 1.0],
+        [0.1, 1.0]
+    ];
+    let x = array![[1e-12_f32, 2e-14], [-3e-12, 1e-13]];
+    let targets = Targets::new(&[0, 1]);
+    let loss = Composed::new(CosFace::new(30.0, 0.1)?).with_sub_centers(2)?;
+    let loss = loss.with_label_smoothing(1e-9)?.with_focal(5.0)?;
+    let found = loss.evaluate(x.view(), w.view(), &targets)?;
+    let [x, w] = [x, w].map(|rows| rows.mapv(f64::from));
+    let expected = loss.evaluate(x.view(), w.view(), &Targets::new(&[0, 1]))?;
+    for row in 0..2 {
+        let (found, expected) = (
+            found.grad_features.row(row),
+            expected.grad_features.row(row),
+        );
+        assert_close("∂x", &wide(found), &wide(expected), 1e-4);
+    }
     Ok(())
 }

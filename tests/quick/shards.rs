@@ -195,8 +195,19 @@ fn every_loss_on_ranks<A: Float>() {
         let mut job = Job::of(&batch);
         job.targets = job.targets.with_row_weights(&batch.row_weights);
         job.check(&name, loss);
-        job.sampling = Some(sampling.with_correction());
+        job.sampling = Some(sampling);
         job.check(&format!("{name}, sampled"), loss);
+        job.sampling = Some(sampling.with_correction());
+        let none = ["SphereFace2", "UniFace", "C-contrastive", "C-triplet"];
+        if none.iter().any(|other| name.starts_with(other)) {
+            let refused = Error::NotComposable {
+                what: "a loss that is no softmax",
+                with: "the correction of a sample",
+            };
+            assert_eq!(job.found(3, loss).expect_err(&name), refused, "{name}");
+        } else {
+            job.check(&format!("{name}, sampled and corrected"), loss);
+        }
     }
 }
 
