@@ -6,7 +6,7 @@ use crate::scratch::RowSum;
 
 use super::features::Batch;
 use super::nearest::Near;
-use super::smoothing::Uniform;
+use super::smoothing::{Smoothing, Uniform};
 use super::{Layer, Link};
 
 /// What one of a row's targets makes of its loss, a term of it.
@@ -205,7 +205,11 @@ impl Closed {
                 Self::term(batch, index, others, own[which], segments.clone());
             let uniform = Uniform::of(batch, index, segments.clone(), sums);
             term.pull += uniform.pull;
-            let (loss, focus) = focal(batch.head.focal, not_below_zero(loss + uniform.loss));
+            let loss = match batch.smoothing() {
+                Smoothing::None => loss,
+                Smoothing::RankOne | Smoothing::Entries => not_below_zero(loss + uniform.loss),
+            };
+            let (loss, focus) = focal(batch.head.focal, loss);
             let focus = share * focus;
             closed.loss += weighed(share, loss);
             closed.push += focus * push;
