@@ -70,9 +70,14 @@ fn focal(gamma: f64, loss: f64) -> (f64, f64) {
     (modulation * loss, modulation * gamma.mul_add(ratio, 1.0))
 }
 
-/// A loss that only rounding takes below 0, where focal modulation has no power of it. What is no number stays none.
+/// A loss that only rounding takes below 0, where focal modulation has no power of it. What is no finite number is still to be
+/// refused, and stays what it is.
 fn not_below_zero(loss: f64) -> f64 {
-    if loss < 0.0 { 0.0 } else { loss }
+    if loss < 0.0 && loss.is_finite() {
+        0.0
+    } else {
+        loss
+    }
 }
 
 /// A term of a loss; nothing without a weight, be it infinite.
