@@ -159,7 +159,7 @@ impl Plan {
             keeps: aim != Aim::Loss,
             lanes: 1,
         };
-        plan.lanes = parallel::threads_for(rows, columns, dim).min(plan.runs().len());
+        plan.lanes = parallel::threads_for(rows, columns, dim).min(plan.run_count());
         plan
     }
 
@@ -262,6 +262,12 @@ impl Plan {
             return 0..0;
         }
         self.block(blocks.start).start..self.block(blocks.end - 1).end
+    }
+
+    /// How many runs there are. They are counted where there may be more than memory holds.
+    fn run_count(&self) -> usize {
+        let of_segment = |segment| self.segment(segment).len().div_ceil(self.cut.run);
+        self.segments().map(of_segment).sum()
     }
 
     /// The runs of blocks that are evaluated here, in order.
