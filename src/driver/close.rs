@@ -6,7 +6,7 @@ use crate::scratch::RowSum;
 
 use super::features::Batch;
 use super::nearest::Near;
-use super::smoothing::{Smoothing, Uniform};
+use super::smoothing::Uniform;
 use super::{Layer, Link};
 
 /// What one of a row's targets makes of its loss, a term of it.
@@ -70,9 +70,15 @@ fn focal(gamma: f64, loss: f64) -> (f64, f64) {
     (modulation * loss, modulation * gamma.mul_add(ratio, 1.0))
 }
 
-/// A loss that only rounding takes below 0, where focal modulation has no power of it. What is no number stays none.
-fn not_below_zero(loss: f64) -> f64 {
-    if loss < 0.0 { 0.0 } else { loss }
+/// A loss with its uniform term. If labels are smoothed, only rounding takes it below 0, where focal modulation has no power of it.
+/// What is no finite number is still to be refused, and stays what it is.
+fn smoothed(loss: f64, uniform: f64, smoothing: f64) -> f64 {
+    let sum = loss + uniform;
+    if smoothing > 0.0 && sum < 0.0 && sum.is_finite() {
+        0.0
+    } else {
+        sum
+    }
 }
 
 /// A term of a loss; nothing without a weight, be it infinite.
@@ -205,10 +211,7 @@ impl Closed {
                 Self::term(batch, index, others, own[which], segments.clone());
             let uniform = Uniform::of(batch, index, segments.clone(), sums);
             term.pull += uniform.pull;
-            let loss = match batch.smoothing() {
-                Smoothing::None => loss,
-                Smoothing::RankOne | Smoothing::Entries => not_below_zero(loss + uniform.loss),
-            };
+            let loss = smoothed(loss, uniform.loss, batch.head.smoothing);
             let (loss, focus) = focal(batch.head.focal, loss);
             let focus = share * focus;
             closed.loss += weighed(share, loss);

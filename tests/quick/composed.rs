@@ -628,3 +628,18 @@ fn what_is_modulated_to_nearly_nothing_keeps_its_digits() -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Logits whose sum `f32` cannot hold make −∞ of the smoothed loss: that is refused, and no loss of 0.
+#[test]
+fn a_sum_of_logits_that_overflows_is_refused() -> Result<(), Error> {
+    let w = Array2::from_shape_fn((1200, 2), |(_, entry)| [1.0_f32, 0.0][entry]);
+    let x = array![[1.2e38_f32, 0.0]];
+    let loss = Composed::new(ModifiedSoftmax::new()).with_sub_centers(2)?;
+    let loss = loss.with_label_smoothing(0.1)?;
+    let error = loss.evaluate(x.view(), w.view(), &Targets::new(&[0]));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "features row 0 makes a loss larger than the element type can hold"
+    );
+    Ok(())
+}
