@@ -128,5 +128,8 @@ pub(crate) fn surrogate(
         let counts = counts.broadcast_as(features.shape())?;
         change = counts.where_cond(&change, &gradient.zeros_like()?)?;
     }
-    Ok((value + (change * gradient)?.sum_all()?)?)
+    // A product of a row and a column: its backward pass is one too, where that of a sum would walk through a broadcast number.
+    let (row, column) = ((1, change.elem_count()), (change.elem_count(), 1));
+    let sum = change.reshape(row)?.matmul(&gradient.reshape(column)?)?;
+    Ok((value + sum.reshape(())?)?)
 }
