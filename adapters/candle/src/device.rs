@@ -7,7 +7,7 @@ use crate::bridge::{
 };
 use crate::element::matrix;
 use crate::error::Error;
-use crate::loss::{Loss, surrogate};
+use crate::loss::{Loss, with_gradient};
 use crate::target::Targeted;
 
 /// The memory that logits may take before they are computed block by block.
@@ -147,7 +147,7 @@ impl DeviceLoss {
         let value = Tensor::new(value, &Device::Cpu)?.to_dtype(dtype)?;
         let value = value.to_device(features.device())?;
         let ignored = bridge::left_out(&rows);
-        let value = surrogate(features, &value, &by_feature, ignored.as_deref())?;
+        let value = with_gradient(features, &value, &by_feature, ignored.as_deref())?;
         Loss::new(&value, by_weight, accuracy)
     }
 

@@ -7,7 +7,7 @@ use crate::bridge::{
 };
 use crate::element::{Element, matrix, tensor, with_array};
 use crate::error::Error;
-use crate::loss::{Loss, surrogate};
+use crate::loss::{Loss, with_gradient};
 
 /// Any loss, evaluated on the CPU by `margin-losses`, in candle's backward pass.
 ///
@@ -123,5 +123,5 @@ fn in_graph<A: Element>(evaluation: &Evaluation<A>, features: &Tensor) -> Result
     let (value, by_feature, _) = bridge::results(evaluation);
     let gradient = Tensor::from_slice(by_feature, features.shape(), device)?;
     let value = Tensor::new(value, device)?;
-    surrogate(features, &value, &gradient, bridge::ignored(evaluation))
+    with_gradient(features, &value, &gradient, bridge::ignored(evaluation))
 }

@@ -1,7 +1,7 @@
 //! A loss in candle's graph.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor, Var};
 
 use crate::error::Error;
 
@@ -44,7 +44,7 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// A [`surrogate`], and beside it the gradient of the class weights.
+    /// A value in the graph, and beside it the gradient of the class weights.
     pub(crate) fn new(
         value: &Tensor,
         grad_weights: Tensor,
@@ -113,9 +113,56 @@ impl Loss {
     }
 }
 
-/// `value + Σ (x − detach x)·gradient`: the value to the bit, because the sum is exactly 0, with this gradient. Rows that are
+/// The value in the graph of the features, with this gradient.
+pub(crate) fn with_gradient(
+    features: &Tensor,
+    value: &Tensor,
+    gradient: &Tensor,
+    ignored: Option<&[bool]>,
+) -> Result<Tensor, Error> {
+    if features.device().is_cpu() {
+        return Ok(features.apply_op1(Known {
+            value: value.clone(),
+            gradient: gradient.clone(),
+        })?);
+    }
+    surrogate(features, value, gradient, ignored)
+}
+
+/// A function of the features whose value and gradient are known, on the CPU. It does not read the features.
+struct Known {
+    value: Tensor,
+    gradient: Tensor,
+}
+
+impl CustomOp1 for Known {
+    fn name(&self) -> &'static str {
+        "a loss with its gradient"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        match &*self.value.storage_and_layout().0 {
+            Storage::Cpu(value) => Ok((value.clone(), Shape::from(()))),
+            _ => candle_core::bail!("the loss is not on the CPU"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        // As a product of matrices, because candle walks slowly through a broadcast number.
+        let column = self.gradient.reshape((self.gradient.elem_count(), 1))?;
+        let scaled = column.matmul(&upstream.reshape((1, 1))?)?;
+        scaled.reshape(self.gradient.shape()).map(Some)
+    }
+}
+
+/// The same on any device, `value + Σ (x − detach x)·gradient`: the value to the bit, because the sum is exactly 0, with this gradient. Rows that are
 /// ignored are no summands, because they may hold NaN.
-pub(crate) fn surrogate(
+fn surrogate(
     features: &Tensor,
     value: &Tensor,
     gradient: &Tensor,
@@ -132,4 +179,30 @@ pub(crate) fn surrogate(
     let (row, column) = ((1, change.elem_count()), (change.elem_count(), 1));
     let sum = change.reshape(row)?.matmul(&gradient.reshape(column)?)?;
     Ok((value + sum.reshape(())?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// What other devices compute is what the CPU does: a row that is ignored may hold NaN.
+    #[test]
+    fn the_surrogate_is_the_known_function() -> Result<(), Error> {
+        let features = Var::new(&[[1.0_f32, -2.0], [f32::NAN, 3.0]], &Device::Cpu)?;
+        let value = Tensor::new(0.7_f32, &Device::Cpu)?;
+        let gradient = Tensor::new(&[[0.1_f32, 0.3], [0.0, 0.0]], &Device::Cpu)?;
+        let ignored = [false, true];
+        let known = with_gradient(&features, &value, &gradient, Some(&ignored))?;
+        let surrogate = surrogate(&features, &value, &gradient, Some(&ignored))?;
+        for loss in [known, surrogate] {
+            assert_eq!(loss.to_scalar::<f32>()?, 0.7);
+            let grads = (loss * 3.0)?.backward()?;
+            let found = grads.get(&features).expect("in the graph");
+            let expected = [[3.0 * 0.1_f32, 3.0 * 0.3], [0.0, 0.0]];
+            assert_eq!(found.to_vec2::<f32>()?, expected);
+        }
+        Ok(())
+    }
 }
