@@ -318,7 +318,7 @@ impl<'a, A: Element> Underway<'a, A> {
         }
         let learnables = by_rows.unwrap_or(learnables);
         if matches!(head.learns, Learns::Constants | Learns::Margins { .. }) {
-            return peers.share_constants(&self.batch.share, learnables);
+            return peers.share_learnables(&self.batch.share, learnables);
         }
         Ok(learnables)
     }

@@ -19,7 +19,7 @@ use super::open::Opened;
 use super::plan::Plan;
 use super::share::Share;
 use super::target::RowTarget;
-use super::{Head, Layer, Learns, Link};
+use super::{Head, Learns, Link};
 
 /// The other ranks.
 pub(super) struct Peers<'a> {
@@ -286,8 +286,8 @@ impl<'a> Peers<'a> {
         Ok(())
     }
 
-    /// Has all ranks know ∂L/∂b of all classes; that of classes that are not sampled is 0.
-    pub(super) fn share_constants<A: Element>(
+    /// Has all ranks know the gradient of what is learned of each class, of all classes; that of classes that are not sampled is 0.
+    pub(super) fn share_learnables<A: Element>(
         &self,
         share: &Share,
         gradient: Array1<A>,
@@ -325,7 +325,7 @@ struct Which {
 impl Which {
     fn of<A: Element>(batch: &Batch<'_, A>) -> Self {
         Self {
-            lengths: batch.head.layer_is_linear() || batch.head.link != Link::Softmax,
+            lengths: !batch.head.normalises_weights() || batch.head.link != Link::Softmax,
             means: batch.changes_negatives(),
         }
     }
@@ -367,12 +367,6 @@ impl Which {
             sum.mean = message.take()?;
         }
         Ok(sum)
-    }
-}
-
-impl Head<'_> {
-    fn layer_is_linear(&self) -> bool {
-        matches!(self.layer, Layer::Linear)
     }
 }
 
